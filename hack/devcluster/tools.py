@@ -127,10 +127,20 @@ PROMETHEUS = Tool(
     # Without its web page, which is no Go; and of all ways to find targets only the one that is used.
     tags="remove_all_sd,enable_kubernetes_sd",
 )
+PROMTOOL = Tool(
+    "promtool",
+    settings.PROMETHEUS_VERSION,
+    "github.com/prometheus/prometheus",
+    ("github.com/prometheus/prometheus/cmd/promtool",),
+    1,
+    "promtool",
+    tags="remove_all_sd,enable_kubernetes_sd",
+)
+"""Checks the chart's rules and the dashboard's queries; apart from Prometheus, because linting needs no cluster."""
 HELM = Tool("helm", settings.HELM_VERSION, "helm.sh/helm/v4", ("helm.sh/helm/v4/cmd/helm",), 2, "Helm")
 KWOK = Tool("kwok", settings.KWOK_VERSION, "sigs.k8s.io/kwok", ("sigs.k8s.io/kwok/cmd/kwok",), 1.5, "kwok")
 KIND = Tool("kind", settings.KIND_VERSION, "sigs.k8s.io/kind", ("sigs.k8s.io/kind",), 0.5, "kind")
 
 ALL = (ETCD, KUBERNETES, VERSITYGW, COREDNS, PROMETHEUS, HELM, KWOK)
 """What `hack/cluster build` makes, in the order in which `up` needs it; kwok last, because only `nodes` does."""
-BY_NAME = {tool.name: tool for tool in (*ALL, KUBECTL, KIND)}
+BY_NAME = {tool.name: tool for tool in (*ALL, KUBECTL, PROMTOOL, KIND)}
