@@ -153,7 +153,7 @@ def _through_api(server: str) -> list[Json]:
     return [
         {"source_labels": [f"{_POD}_ip", "__tmp_port"], "separator": ":", "target_label": "instance"},
         {
-            "source_labels": [f"{_POD}_namespace", f"{_POD}_name", "__tmp_port", "__metrics_path__"],
+            "source_labels": ["__meta_kubernetes_namespace", f"{_POD}_name", "__tmp_port", "__metrics_path__"],
             "regex": "(.*);(.*);(.*);(.*)",
             "replacement": "/api/v1/namespaces/$1/pods/$2:$3/proxy$4",
             "target_label": "__metrics_path__",
@@ -164,7 +164,7 @@ def _through_api(server: str) -> list[Json]:
 
 def _name() -> list[Json]:
     return [
-        {"source_labels": [f"{_POD}_namespace"], "target_label": "namespace"},
+        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
         {"source_labels": [f"{_POD}_name"], "target_label": "pod"},
         {"source_labels": [f"{_POD}_node_name"], "target_label": "node"},
     ]

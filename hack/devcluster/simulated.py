@@ -86,7 +86,7 @@ def set_nodes(cluster: Cluster, daemons: Daemons, number: int, request: Request)
     create, delete = plan(existing, number, request)
     if number:
         daemons.ensure(kwok(cluster), within=20)
-    with step(f"{number} simulated nodes with {request.count} x {request.accelerator}"):
+    with step(f"simulated nodes with {request.count} x {request.accelerator}: {number}"):
         if delete:
             cluster.kubectl("delete", "node", *delete)
         if create:
