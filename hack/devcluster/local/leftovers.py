@@ -10,12 +10,13 @@ only when no mount is left below them: a pod's volume may be somebody's own fold
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from devcluster import debian, settings, shell
@@ -36,7 +37,15 @@ CONTAINERD_FIXED = Path("/run/containerd")
 NETWORK_NAMESPACES = Path("/run/netns")
 CNI_CACHE = Path("/var/lib/cni")
 CONTAINER_LOG_LINKS = Path("/var/log/containers")
-"""The kubelet links each log there; unlike its other folders this one is fixed."""
+DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+"""The kubelet links each log in the one and listens in the other; unlike its other folders these are fixed."""
+
+MOUNT_NOTES = Path("/run/mount")
+"""umount makes it, and leaves it empty."""
+
+CONTAINER_ENGINES = ("containerd", "dockerd", "crio")
+KUBELETS = ("kubelet", "k3s", "k0s", "rke2")
+"""Where somebody else's runs, what cannot be told from theirs (namespaces, caches, chains) is left alone."""
 
 KILL_SECONDS = 10.0
 
@@ -59,10 +68,24 @@ def _end_processes() -> None:
     terminate(_processes())
 
 
+def others(*programs: str) -> list[int]:
+    """Running programs of that name which are not ours. In a network of their own (a container) they do not count."""
+    return [pid for pid, line in _command_lines() if _is_other(line, programs) and _shares_our_network(pid)]
+
+
+def _is_other(line: list[str], programs: Iterable[str]) -> bool:
+    return bool(line) and Path(line[0]).name in programs and not is_ours(line)
+
+
+def _shares_our_network(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
+    except OSError:
+        return False
+
+
 def _processes() -> Iterator[int]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and is_ours(_command_line(entry)):
-            yield int(entry.name)
+    return (pid for pid, line in _command_lines() if is_ours(line))
 
 
 def is_ours(command_line: list[str]) -> bool:
@@ -71,11 +94,14 @@ def is_ours(command_line: list[str]) -> bool:
     return any(folder in argument for argument in command_line for folder in OURS)
 
 
-def _command_line(entry: Path) -> list[str]:
-    try:
-        return (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+def _command_lines() -> Iterator[tuple[int, list[str]]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue  # it ended meanwhile
+            yield int(entry.name), line.split("\0")
 
 
 def _empty_cgroups() -> None:
@@ -139,7 +165,7 @@ def _mounts_below(folders: Iterable[str]) -> list[str]:
 
 
 def _remove_network() -> None:
-    if not _other_containerd_runs():
+    if not others(*CONTAINER_ENGINES):
         for namespace in NETWORK_NAMESPACES.glob("cni-*"):
             shell.attempt([debian.program("umount"), "--lazy", namespace])
             namespace.unlink(missing_ok=True)
@@ -149,21 +175,21 @@ def _remove_network() -> None:
         for link in links:
             shell.attempt([ip, "link", "delete", link["ifname"]])
         shell.attempt([ip, "link", "delete", settings.BRIDGE])
+    shared = bool(others(*KUBELETS))
     for prefix in ("iptables", "ip6tables"):
         if debian.find(f"{prefix}-save") and debian.find(f"{prefix}-restore"):
-            _remove_rules(prefix)
+            _remove_rules(prefix, (network.COMMENT,) if shared else (network.COMMENT, "KUBE-", "CNI-"))
 
 
-def _remove_rules(prefix: str) -> None:
+def _remove_rules(prefix: str, marks: Sequence[str]) -> None:
     before = shell.attempt([debian.program(f"{prefix}-save")]).stdout
-    after = without_our_rules(before)
+    after = without_marked(before, marks)
     if after != before:
         shell.run([debian.program(f"{prefix}-restore"), "--wait=5"], stdin=after)
 
 
-def without_our_rules(dump: str) -> str:
-    """An iptables-save dump without the chains and rules of kube-proxy, kubelet, CNI's portmap and ourselves."""
-    marks = ("KUBE-", "CNI-", network.COMMENT)
+def without_marked(dump: str, marks: Sequence[str]) -> str:
+    """An iptables-save dump without chains and rules that bear a mark: KUBE- kube-proxy's and kubelet's, CNI- portmap's."""
     return "".join(line for line in dump.splitlines(keepends=True) if not any(mark in line for mark in marks))
 
 
@@ -172,26 +198,24 @@ def _remove_files() -> None:
         if link.is_symlink() and link.readlink().is_relative_to(settings.LOCAL_STATE):
             link.unlink(missing_ok=True)
     _rmdir(CONTAINER_LOG_LINKS)
-    for cached in CNI_CACHE.glob(f"results/{settings.CLUSTER_NAME}-*"):
-        cached.unlink(missing_ok=True)
-    for folder in (CNI_CACHE / "results", CNI_CACHE):
-        _rmdir(folder)
-    if not _other_containerd_runs():
+    if not others(*KUBELETS):
+        for name in ("kubelet.sock", "kubelet_internal_checkpoint"):
+            (DEVICE_PLUGINS / name).unlink(missing_ok=True)
+        _rmdir(DEVICE_PLUGINS, DEVICE_PLUGINS.parent)
+    if not others(*CONTAINER_ENGINES):
+        for pattern in (f"{settings.CLUSTER_NAME}-*", "cni-loopback-*"):
+            for cached in (CNI_CACHE / "results").glob(pattern):
+                cached.unlink(missing_ok=True)
+        _rmdir(CNI_CACHE / "results", CNI_CACHE)
         shutil.rmtree(CONTAINERD_FIXED / "s", ignore_errors=True)
-        _rmdir(CONTAINERD_FIXED)
+        _rmdir(CONTAINERD_FIXED, MOUNT_NOTES)
     for folder in (settings.LOCAL_RUN, settings.LOCAL_STATE):
         if folder.exists():
             shutil.rmtree(folder)
 
 
-def _other_containerd_runs() -> bool:
-    lines = (_command_line(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return any(line and Path(line[0]).name in ("containerd", "dockerd", "crio") and not is_ours(line) for line in lines)
-
-
-def _rmdir(folder: Path) -> None:
-    """Only when it is empty, so only when nobody else uses it."""
-    try:
-        folder.rmdir()
-    except OSError:
-        return
+def _rmdir(*folders: Path) -> None:
+    """Only those that are empty, so only when nobody else uses them."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -127,6 +127,11 @@ class LocalProvider:
             self._start([daemon for daemon in beside if daemon.name in missing])
 
     def _start_afresh(self, cluster: Cluster) -> None:
+        if kubelets := leftovers.others(*leftovers.KUBELETS):
+            raise ClusterError(
+                f"Another Kubernetes node runs on this machine (pid {kubelets[0]}); the two would overwrite each other's "
+                f"iptables rules. Stop it, or name that cluster's kubeconfig in TUNINGFORK_KUBECONFIG."
+            )
         started = time.monotonic()
         if self.exists():
             say("  the cluster of this machine is not well: starting afresh (its objects and its S3 data are dropped)")
