@@ -21,9 +21,7 @@ LABEL_ATTEMPT = f"{GROUP}/attempt"
 LABEL_COMPONENT = f"{GROUP}/component"
 """On pods: ``operator``, ``trainer``, ``engine`` or ``router``."""
 
-ANNOTATION_COMMANDS = {
-    verb: f"{GROUP}/{verb}" for verb in ("promote", "promote-full", "abort", "retry", "pause", "resume")
-}
+ANNOTATION_COMMANDS = {verb: f"{GROUP}/{verb}" for verb in ("promote", "promote-full", "abort", "retry")}
 """Commands. The value is ``<candidate>/<step>/<nonce>``; the last handled value stands in status and is never acted on again."""
 
 FIELD_MANAGER = "tuningfork"

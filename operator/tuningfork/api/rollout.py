@@ -209,6 +209,10 @@ class AnalysisMetric(ApiModel):
             "!has(self.compareTo) || (has(self.template) && self.template in ['ErrorRate', 'NegativeFeedbackRate'])",
             "analysis.metrics: compareTo works with the rates ErrorRate and NegativeFeedbackRate; use max with others",
         ),
+        Rule(
+            "!has(self.query) || self.minSamples == 0",
+            "analysis.metrics: minSamples goes with a template; with a query, let the query return nothing below a minimum",
+        ),
     )
 
     name: DnsLabel
@@ -226,7 +230,10 @@ class AnalysisMetric(ApiModel):
     max_increase: Annotated[float, Field(ge=0, le=1)] | None = None
     """Fails on evidence that the candidate's rate exceeds production's by more than this (difference of rates)."""
     min_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Requests (or rated answers) of the slice that a valid measurement needs; fewer count as no data."""
+    """Requests (or rated answers) of the slice that a valid measurement needs; fewer count as no data.
+
+    Evidence of harm against production counts at any number, because that test is exact.
+    """
     failure_limit: FailureLimit = FailureLimit()
     """How many failed measurements are accepted."""
     dry_run: bool = False
@@ -382,6 +389,8 @@ class VersionRef(ApiModel):
     """Name of the ModelVersion."""
     digest: str
     """Its digest."""
+    uri: str
+    """Where its files lie; what serves goes on serving when its ModelVersion is deleted."""
     adapter: str
     """The name that engines know it by."""
     since: Timestamp | None = None
@@ -408,11 +417,15 @@ class CandidateStatus(VersionRef):
     weight: Percent = 0
     """Its present share."""
     hash: str = ""
-    """Of steps and analysis; with the digest it identifies what failed."""
+    """Of steps, analysis, base and engine; another one starts the walk again, and with the digest it identifies what failed."""
+    primed_at: Timestamp | None = None
+    """When every router knew it at weight 0; weight comes when its series were scraped once."""
     step_started_at: Timestamp | None = None
-    """When the current step got its weight."""
+    """When every router had the current step's weight."""
+    held_since: Timestamp | None = None
+    """Since when hold time runs; absent while it stands still."""
     held_seconds: float = 0
-    """Hold time of this step so far; stands still while paused."""
+    """Hold time of this step before held_since."""
     valid_until: Timestamp | None = None
     """Routers take the weight back at this time unless an analysis renews it."""
 
@@ -440,6 +453,8 @@ class TrackStatus(ApiModel):
     """Whether the version is stable, the candidate, or a pin."""
     state: TrackState
     """What it does."""
+    since: Timestamp | None = None
+    """Pins: since when every router knows the version on this track; its analysis begins here."""
     message: Message = ""
     """Why."""
 
@@ -478,6 +493,8 @@ class MetricStatus(ApiModel):
     """Evidence of harm; the metric fails at 1 / its share of alpha."""
     consecutive_failures: int = 0
     """Failed measurements in a row."""
+    failing_since: Timestamp | None = None
+    """When the first of them was made."""
     valid: int = 0
     """Valid measurements in this step."""
     silent_since: Timestamp | None = None
@@ -502,9 +519,11 @@ class FailedVersion(ApiModel):
     message: Message
     """What failed, with numbers."""
     at: Timestamp
-    """When."""
+    """When it was decided."""
+    first_failure_at: Timestamp | None = None
+    """When the first failed measurement was made, or the command seen."""
     seconds_to_zero: float | None = None
-    """From the first failed measurement until every router had taken the weight back."""
+    """From first_failure_at until every router had taken the weight back."""
 
 
 class Weight(ApiModel):
