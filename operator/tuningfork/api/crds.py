@@ -134,6 +134,15 @@ def _described(text: str) -> str:
     return " ".join(inspect.cleandoc(text).split())
 
 
+def _without_none(value: Any) -> Any:
+    """A default as it stands on the wire: absent, not null."""
+    if isinstance(value, Mapping):
+        return {key: _without_none(sub) for key, sub in value.items() if sub is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value
+
+
 class _Translator:
     """Translates one model's JSON Schema; ``classes`` finds the CEL rules of referenced models."""
 
@@ -152,7 +161,7 @@ class _Translator:
                 out[bound] = True
         out.update({key: value for key, value in node.items() if key.startswith("x-kubernetes-")})
         if node.get("default") is not None:
-            out["default"] = node["default"]
+            out["default"] = _without_none(node["default"])
         kind = node.get("type")
         if kind == "object":
             self._object(node, out, path)
