@@ -31,19 +31,19 @@ cluster: setup ## the development cluster; writes .cluster/kubeconfig
 cluster-down: ## ends the development cluster and removes all it made
 	@hack/cluster down
 
-generate: setup ## rewrites what is derived from the code: CRDs, reference docs, job-file schema
+generate: setup ## rewrites what is derived from the code: CRDs, reference docs, the chart's value schema, the dashboard
 	@$(BIN)/python hack/generate.py
 
 verify: generate ## fails when a generated file is stale
-	@git diff --exit-code --stat -- crds charts/tuningfork/crds docs/reference.md || \
+	@git diff --exit-code --stat -- crds charts/tuningfork docs/reference.md || \
 	  { echo "generated files are stale: run 'make generate' and commit the result"; exit 1; }
 
 lint: verify ## ruff, mypy, import contracts, helm lint and a render check of the chart
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy operator/tuningfork trainer-image/tuningfork_trainer serving-image/tuningfork_serving hack/devcluster hack/demo
+	@$(BIN)/mypy operator/tuningfork trainer-image/tuningfork_trainer serving-image/tuningfork_serving hack/devcluster hack/demo hack/generate.py hack/lint_chart.py
 	@$(BIN)/lint-imports
-	@hack/cluster build helm
+	@hack/cluster build helm promtool >/dev/null
 	@$(BIN)/python hack/lint_chart.py
 
 test: lint cluster ## everything from nothing, then all checks and tests

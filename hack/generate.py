@@ -1,24 +1,44 @@
 #!/usr/bin/env python3
-"""Rewrites what is derived from the API models: CRDs and the reference docs."""
+"""Rewrites what is derived from code: CRDs, the reference, the schema of the chart's values, the dashboard."""
 
+import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tuningfork.api.crds import KINDS, build_crd
+from tuningfork.api.reference import build_reference
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "hack"))
+
+from chart_values import values_schema  # noqa: E402 - beside this file, not installed
+from dashboard import build_dashboard  # noqa: E402 - beside this file, not installed
+
 HEADER = "# Generated from operator/tuningfork/api by `make generate`; edit the models instead.\n"
 
 
-def write_crds() -> None:
-    """The same files for people (crds/) and for the chart."""
-    for folder in (ROOT / "crds", ROOT / "charts" / "tuningfork" / "crds"):
-        folder.mkdir(parents=True, exist_ok=True)
-        for kind in KINDS:
-            text = HEADER + yaml.safe_dump(build_crd(kind), sort_keys=False, width=120)
-            (folder / f"{kind.plural}.yaml").write_text(text)
+def generated() -> Iterator[tuple[str, str]]:
+    """Each generated file, relative to the checkout, with its content."""
+    for kind in KINDS:
+        text = HEADER + yaml.safe_dump(build_crd(kind), sort_keys=False, width=120)
+        # The same files for people and for the chart; a link would not survive packaging.
+        for folder in ("crds", "charts/tuningfork/crds"):
+            yield f"{folder}/{kind.plural}.yaml", text
+    yield "charts/tuningfork/values.schema.json", _json(values_schema())
+    yield "charts/tuningfork/files/dashboard.json", _json(build_dashboard())
+    yield "docs/reference.md", build_reference()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
-    write_crds()
+    for name, text in generated():
+        path = ROOT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

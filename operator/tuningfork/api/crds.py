@@ -226,6 +226,12 @@ def _reachable(model: type[BaseModel]) -> set[type[ApiModel]]:
     return found
 
 
+def structural_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The inline structural schema of a model."""
+    translator = _Translator(model)
+    return translator.node(translator.schema, model.__name__)
+
+
 def rule_yaml(rule: Rule) -> dict[str, Any]:
     """The rule as it stands in a CRD."""
     out = {"rule": rule.rule, "message": rule.message}

@@ -14,8 +14,11 @@ class Images(ApiModel):
     """Images of the pods that the operator creates."""
 
     trainer: str
+    """Image of the pods that prepare data, train and evaluate."""
     serving: str
+    """Image of the adapter loader, the router and the development engine."""
     pull_policy: str = "IfNotPresent"
+    """Pull policy of both."""
 
 
 class S3Settings(ApiModel):
@@ -24,6 +27,7 @@ class S3Settings(ApiModel):
     endpoint: str | None = None
     """URL; absent means AWS."""
     region: str = "us-east-1"
+    """Region that requests are signed for."""
     secret_name: str = "tuningfork-s3"  # noqa: S105 - the name of a Secret
     """Secret in each namespace of jobs and rollouts with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, for their own pods."""
 
@@ -34,25 +38,35 @@ class PrometheusSettings(ApiModel):
     url: str | None = None
     """Absent: analyses report a provider error that says so."""
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5
+    """How long a query may take."""
 
 
 class PodFragment(ApiModel):
     """Added to every pod that the operator creates. The development cluster mounts its environment this way."""
 
     volumes: list[dict[str, Any]] = []
+    """Volumes of the pod."""
     volume_mounts: list[dict[str, Any]] = []
+    """Mounts of every container."""
     env: list[dict[str, Any]] = []
+    """Environment of every container; wins over the operator's own variables."""
     node_selector: dict[str, str] = {}
+    """Labels that a node must have."""
     tolerations: list[dict[str, Any]] = []
+    """Taints that are tolerated."""
 
 
 class Settings(ApiModel):
     """The operator's configuration file."""
 
     images: Images
+    """Images of the pods that the operator creates."""
     s3: S3Settings = S3Settings()
+    """The object store."""
     prometheus: PrometheusSettings = PrometheusSettings()
+    """Where analyses look."""
     pods: PodFragment = PodFragment()
+    """Added to every pod that the operator creates."""
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Reconciles at the same time."""
     namespace: str = "tuningfork-system"
@@ -66,3 +80,4 @@ class Settings(ApiModel):
     engine_args: list[str] = []
     """More arguments of the engine."""
     lease_name: str = "tuningfork-operator"
+    """The Lease that makes one replica the leader."""
