@@ -10,17 +10,11 @@ from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from tuningfork.planning.plan import Manifest, Plan
+from tuningfork.providers.kubernetes import Resource
+
+__all__ = ["Controller", "Key", "Outside", "Reading", "Resource", "Store", "Watched"]
 
 T = TypeVar("T")
-
-
-class Resource(NamedTuple):
-    """A kind of object as the API server names it."""
-
-    api_version: str
-    """group/version, or v1."""
-    kind: str
-    plural: str
 
 
 class Key(NamedTuple):
@@ -33,7 +27,11 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Watched:
-    """A resource that is watched for a controller, only objects with ``label`` (None: all objects of the resource)."""
+    """A resource that is watched for a controller, only objects with ``label`` (None: all objects of the resource).
+
+    The label is selected by the API server. Where controllers watch one resource by different labels, every such object must
+    have `LABEL_COMPONENT` too, because a watch can select by one label or by all of several, never by any of them (see `edge`).
+    """
 
     resource: Resource
     label: str | None
