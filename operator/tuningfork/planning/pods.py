@@ -39,14 +39,10 @@ def owner_reference(parent: Manifest) -> Manifest:
 def s3_env(settings: Settings) -> list[Manifest]:
     """Where the object store is; its credentials come from `s3_credentials`.
 
-    Checksums only where the operation needs them: boto3's newer default is refused by several S3 servers.
+    boto3's checksums stay at their default (on). A server that refuses them gets AWS_REQUEST_CHECKSUM_CALCULATION=when_required
+    through the administrator's fragment. boto3 reads AWS_DEFAULT_REGION, everything else AWS_REGION.
     """
-    env = {
-        "AWS_REGION": settings.s3.region,
-        "AWS_DEFAULT_REGION": settings.s3.region,
-        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-    }
+    env = {"AWS_REGION": settings.s3.region, "AWS_DEFAULT_REGION": settings.s3.region}
     if settings.s3.endpoint:
         env["AWS_ENDPOINT_URL"] = settings.s3.endpoint
     return env_list(env)
