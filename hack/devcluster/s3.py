@@ -24,6 +24,7 @@ def daemon(state: Path, address: str) -> Daemon:
             f"--port={listen}",
             f"--region={settings.S3_REGION}",
             "--health=/health",
+            "--quiet",
             "posix",
             data,
         ],
