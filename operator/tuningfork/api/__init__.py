@@ -1,6 +1,6 @@
 """The API: three kinds, the job file, and the tables that serving pods read. Pydantic only; no I/O."""
 
-from tuningfork.api._base import API_VERSION, GROUP, VERSION, ApiModel, seconds
+from tuningfork.api._base import API_VERSION, GROUP, VERSION, ApiModel, parse_time, seconds, timestamp
 from tuningfork.api.finetunejob import FineTuneJob, FineTuneJobSpec, FineTuneJobStatus
 from tuningfork.api.jobfile import ExitCode, JobFile
 from tuningfork.api.modelversion import ModelVersion, ModelVersionSpec, ModelVersionStatus
@@ -24,5 +24,7 @@ __all__ = [
     "RolloutSpec",
     "RolloutStatus",
     "Settings",
+    "parse_time",
     "seconds",
+    "timestamp",
 ]

@@ -6,6 +6,7 @@ and camelCase on the wire.
 """
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -72,6 +73,16 @@ Message = Annotated[str, StringConstraints(max_length=1024)]
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=40)]
 """RFC 3339, UTC, whole seconds: ``2026-01-31T12:00:00Z``."""
+
+
+def timestamp(at: datetime) -> str:
+    """A `Timestamp`."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> datetime:
+    """The moment that a `Timestamp` names."""
+    return datetime.fromisoformat(text)
 
 
 def seconds(duration: str) -> float:

@@ -560,7 +560,7 @@ class RolloutStatus(ApiModel):
     """The split in short, such as support-v1 80 / support-v2 20."""
     step: str = Field(default="", max_length=16)
     """The candidate's step, such as 2/3."""
-    metrics: Annotated[list[MetricStatus], Field(json_schema_extra=map_by("subject", "name"), max_length=48)] = []
+    metrics: Annotated[list[MetricStatus], Field(json_schema_extra=map_by("subject", "name"), max_length=80)] = []
     """The analysis."""
     failed: Annotated[list[FailedVersion], Field(json_schema_extra=ATOMIC, max_length=10)] = []
     """The last versions that failed, oldest first."""
