@@ -126,6 +126,8 @@ PROMETHEUS = Tool(
     "Prometheus",
     # Without its web page, which is no Go; and of all ways to find targets only the one that is used.
     tags="remove_all_sd,enable_kubernetes_sd",
+    own_go_mod=True,
+    replace=("cloud.google.com/go => cloud.google.com/go v0.123.0",),
 )
 PROMTOOL = Tool(
     "promtool",
@@ -135,6 +137,8 @@ PROMTOOL = Tool(
     1,
     "promtool",
     tags="remove_all_sd,enable_kubernetes_sd",
+    own_go_mod=True,
+    replace=("cloud.google.com/go => cloud.google.com/go v0.123.0",),
 )
 """Checks the chart's rules and the dashboard's queries; apart from Prometheus, because linting needs no cluster."""
 HELM = Tool("helm", settings.HELM_VERSION, "helm.sh/helm/v4", ("helm.sh/helm/v4/cmd/helm",), 2, "Helm")
