@@ -31,6 +31,7 @@ def up(_: argparse.Namespace) -> int:
     provider = providers.select()
     say(f"development cluster ({provider.name})")
     cluster = provider.up()
+    simulated.revive(cluster, Daemons(provider.state))
     written = info.write(cluster, CHECKOUT)
     info.warn_unreadable(cluster, CHECKOUT)
     say(f"  ready: export KUBECONFIG={written['kubeconfig']}")

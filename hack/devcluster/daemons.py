@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devcluster import settings
 from devcluster.console import ClusterError
 from devcluster.shell import tail
 
@@ -52,7 +53,7 @@ class Daemons:
                 stderr=log,
                 start_new_session=True,
                 cwd="/",
-                env={**os.environ, **daemon.env},
+                env={**os.environ, **settings.direct(os.environ), **daemon.env},
             )
         record = {"pid": process.pid, "startTicks": start_ticks(process.pid), "bootId": boot_id()}
         path = self._record(daemon.name)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from devcluster import docker_archive, gobuild, host_services, locks, settings, shell, thin, tools
 from devcluster.cluster import Check, Cluster
-from devcluster.console import ClusterError, step
+from devcluster.console import ClusterError, say, step
 from devcluster.daemons import Daemons
 from devcluster.kube import Json, Kubectl
 
@@ -60,6 +60,9 @@ class KindProvider:
         return Cluster(self.name, self._kubectl(), _gateway(), HOST_ROOT)
 
     def down(self) -> None:
+        if not self.exists():
+            say("  no cluster runs")
+            return
         with locks.exclusive(self.state.with_suffix(".lock"), "the kind cluster"):
             with step("removing the kind cluster"):
                 self.daemons.stop(self.daemons.names())

@@ -9,6 +9,7 @@ reach it.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 KUBERNETES_VERSION = "v1.34.4"
@@ -60,6 +61,14 @@ LOCAL_STATE = Path("/var/lib/tuningfork-cluster")
 LOCAL_RUN = Path("/run/tuningfork-cluster")
 LOCAL_LOCK = Path("/run/lock/tuningfork-cluster.lock")
 """Outside the state, which `up` and `down` delete while they hold the lock."""
+
+
+def direct(environment: Mapping[str, str]) -> dict[str, str]:
+    """Keeps a proxy for the internet, if the environment names one, out of conversations within the cluster."""
+    ours = ("localhost", "127.0.0.1", NODE_ADDRESS, POD_CIDR, SERVICE_CIDR, ".svc", ".cluster.local")
+    theirs = environment.get("NO_PROXY") or environment.get("no_proxy")
+    value = ",".join([*([theirs] if theirs else []), *ours])
+    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def cache_dir() -> Path:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from devcluster import settings
 from devcluster.console import ClusterError
 
 SHOWN_LINES = 15
@@ -46,7 +47,7 @@ def attempt(
             capture_output=True,
             text=True,
             errors="replace",
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **settings.direct(os.environ), **(env or {})},
             cwd=cwd,
             timeout=timeout,
             check=False,

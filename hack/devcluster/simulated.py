@@ -24,6 +24,9 @@ GPU_LABEL = "tuningfork.dev/simulated-gpu"
 CAPACITY = {"cpu": "96", "memory": "1Ti", "ephemeral-storage": "4Ti", "pods": "256"}
 
 
+READY_SECONDS = 20.0
+
+
 @dataclass(frozen=True)
 class Request:
     """`nvidia-a100-80gb:8`."""
@@ -85,7 +88,7 @@ def set_nodes(cluster: Cluster, daemons: Daemons, number: int, request: Request)
     existing = cluster.kubectl.get("nodes", "--selector=type=kwok")["items"]
     create, delete = plan(existing, number, request)
     if number:
-        daemons.ensure(kwok(cluster), within=20)
+        daemons.ensure(kwok(cluster), READY_SECONDS)
     with step(f"simulated nodes with {request.count} x {request.accelerator}: {number}"):
         if delete:
             cluster.kubectl("delete", "node", *delete)
@@ -94,6 +97,13 @@ def set_nodes(cluster: Cluster, daemons: Daemons, number: int, request: Request)
         if number:
             ready = ("wait", "node", f"--selector=type=kwok,{GPU_LABEL}={request.accelerator}", "--for=condition=Ready")
             cluster.kubectl(*ready, "--timeout=60s")
+
+
+def revive(cluster: Cluster, daemons: Daemons) -> None:
+    """kwok was started by `nodes`, so `up` brings back only one that died."""
+    if NAME in daemons.names() and daemons.pid(NAME) is None:
+        with step("starting kwok again"):
+            daemons.ensure(kwok(cluster), READY_SECONDS)
 
 
 def remove_all(cluster: Cluster, daemons: Daemons) -> None:

@@ -13,7 +13,19 @@ from devcluster import debian, settings, shell
 from devcluster.local.controlplane import Files
 
 COMMENT = "tuningfork-dev"
-"""On our one rule; leftovers.py finds it by that."""
+"""On our own rules; leftovers.py finds them by that."""
+
+RULES = (
+    # Pods speak to the outside with the machine's address.
+    (
+        *("--table=nat", "--append=POSTROUTING", f"--source={settings.POD_CIDR}"),
+        *("!", f"--destination={settings.POD_CIDR}", "--jump=MASQUERADE"),
+    ),
+    # A firewall of the machine (ufw, or what Docker leaves) may forward and accept nothing by default.
+    ("--insert=FORWARD", f"--in-interface={settings.BRIDGE}", "--jump=ACCEPT"),
+    ("--insert=FORWARD", f"--out-interface={settings.BRIDGE}", "--jump=ACCEPT"),
+    ("--insert=INPUT", f"--in-interface={settings.BRIDGE}", "--jump=ACCEPT"),
+)
 
 PARAMETERS = {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"}
 TOUCHED = (
@@ -40,9 +52,8 @@ def create(files: Files) -> None:
     for address in (f"{settings.POD_GATEWAY}/{prefix}", f"{settings.NODE_ADDRESS}/32"):
         shell.run([ip, "address", "add", address, "dev", settings.BRIDGE])
     shell.run([ip, "link", "set", settings.BRIDGE, "up"])
-    outside = ("-s", settings.POD_CIDR, "!", "-d", settings.POD_CIDR)
-    rule = ("-A", "POSTROUTING", *outside, "-m", "comment", "--comment", COMMENT, "-j", "MASQUERADE")
-    shell.run([debian.program("iptables"), "-w", "-t", "nat", *rule])
+    for rule in RULES:
+        shell.run([debian.program("iptables"), "--wait", *rule, "-m", "comment", "--comment", COMMENT])
     _write_cni(files.state / "cni")
 
 
