@@ -1,10 +1,35 @@
 """What tests of the API do on the real API server: kubectl within one namespace."""
 
 import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from devcluster.kube import Kubectl
 from support.api_objects import Manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cluster_kubectl() -> Kubectl:
+    """As administrator of the development cluster."""
+    path = ROOT / ".cluster" / "info.json"
+    assert path.exists(), "these tests need the development cluster: run `make cluster`"
+    info = json.loads(path.read_text())
+    return Kubectl(Path(info["kubectl"]), Path(info["kubeconfig"]))
+
+
+@contextmanager
+def namespace(kubectl: Kubectl, prefix: str, **labels: str) -> Iterator[str]:
+    """A namespace of one's own."""
+    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    metadata = {"name": name, "labels": labels}
+    kubectl.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    try:
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
 
 
 class Api:
