@@ -17,14 +17,11 @@ COMMENT = "tuningfork-dev"
 
 RULES = (
     # Pods speak to the outside with the machine's address.
-    (
-        *("--table=nat", "--append=POSTROUTING", f"--source={settings.POD_CIDR}"),
-        *("!", f"--destination={settings.POD_CIDR}", "--jump=MASQUERADE"),
-    ),
+    ("-t", "nat", "-A", "POSTROUTING", "-s", settings.POD_CIDR, "!", "-d", settings.POD_CIDR, "-j", "MASQUERADE"),
     # A firewall of the machine (ufw, or what Docker leaves) may forward and accept nothing by default.
-    ("--insert=FORWARD", f"--in-interface={settings.BRIDGE}", "--jump=ACCEPT"),
-    ("--insert=FORWARD", f"--out-interface={settings.BRIDGE}", "--jump=ACCEPT"),
-    ("--insert=INPUT", f"--in-interface={settings.BRIDGE}", "--jump=ACCEPT"),
+    ("-I", "FORWARD", "-i", settings.BRIDGE, "-j", "ACCEPT"),
+    ("-I", "FORWARD", "-o", settings.BRIDGE, "-j", "ACCEPT"),
+    ("-I", "INPUT", "-i", settings.BRIDGE, "-j", "ACCEPT"),
 )
 
 PARAMETERS = {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"}
@@ -53,7 +50,7 @@ def create(files: Files) -> None:
         shell.run([ip, "address", "add", address, "dev", settings.BRIDGE])
     shell.run([ip, "link", "set", settings.BRIDGE, "up"])
     for rule in RULES:
-        shell.run([debian.program("iptables"), "--wait", *rule, "-m", "comment", "--comment", COMMENT])
+        shell.run([debian.program("iptables"), "-w", *rule, "-m", "comment", "--comment", COMMENT])
     _write_cni(files.state / "cni")
 
 
