@@ -4,20 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuningfork.api.finetunejob import FineTuneJobSpec
-from tuningfork.sizing._catalogue import CATALOGUE, CPU, Accelerator
+from tuningfork.sizing._catalogue import CPU, GIB, MIB
 from tuningfork.sizing._choice import NothingFits, choose
-from tuningfork.sizing._memory import Estimate, Workload, estimate
-from tuningfork.sizing._model import ModelShape, UnknownModuleError, lora_parameters, read_shape
+from tuningfork.sizing._memory import Workload
+from tuningfork.sizing._model import UnknownModuleError, read_shape
 from tuningfork.sizing._offers import GPU_RESOURCE, LABEL_PRODUCT, Offer, catalogue_offers, discover, quantity
 
 __all__ = [
-    "CATALOGUE",
     "CPU",
+    "GIB",
     "GPU_RESOURCE",
     "LABEL_PRODUCT",
-    "Accelerator",
-    "Estimate",
-    "ModelShape",
+    "MIB",
     "NothingFits",
     "Offer",
     "UnknownModuleError",
@@ -25,10 +23,7 @@ __all__ = [
     "catalogue_offers",
     "choose",
     "discover",
-    "estimate",
-    "lora_parameters",
     "quantity",
-    "read_shape",
     "workload",
 ]
 
