@@ -66,7 +66,7 @@ def ensure(needed: Mapping[str, str]) -> None:
         )
     with step(f"installing {', '.join(packages)} with apt-get"), _services_stay_down():
         env = {"DEBIAN_FRONTEND": "noninteractive"}
-        shell.run(["apt-get", "update", "-qq"], env=env)
+        shell.attempt(["apt-get", "update", "-qq"], env=env)  # one source that fails is no reason not to try
         shell.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], env=env)
     still = [name for name in missing if find(name) is None]
     if still:

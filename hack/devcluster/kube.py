@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +83,8 @@ def kubeconfig(server: str, authority: Path, client: pki.Pair, user: str) -> str
 def write_private(path: Path, text: str) -> None:
     """A file with a credential in it: replaced whole, readable by its owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.touch(mode=0o600)
-    temporary.chmod(0o600)
-    temporary.write_text(text)
-    temporary.replace(path)
+    # mkstemp: readable by its owner alone, and another name for each of two writers.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    Path(temporary).replace(path)

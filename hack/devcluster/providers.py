@@ -21,6 +21,6 @@ def select(docker_answers: Callable[[], bool] = kind.docker_answers) -> Provider
     if asked := os.environ.get(byo.VARIABLE):
         return byo.ByoProvider(Path(asked).expanduser().absolute())
     local = LocalProvider()
-    if local.exists():
+    if local.exists() and os.access(local.state, os.R_OK):  # not root's, for somebody who is not
         return local
     return kind.KindProvider() if docker_answers() else local

@@ -89,6 +89,21 @@ def _kubernetes(name: str, commands: tuple[str, ...], minutes: float, title: str
     )
 
 
+def _prometheus(command: str, minutes: float, title: str) -> Tool:
+    return Tool(
+        name=command,
+        version=settings.PROMETHEUS_VERSION,
+        module="github.com/prometheus/prometheus",
+        packages=(f"github.com/prometheus/prometheus/cmd/{command}",),
+        minutes=minutes,
+        title=title,
+        own_go_mod=True,
+        replace=("cloud.google.com/go => cloud.google.com/go v0.123.0",),
+        # Without its web page, which is no Go; and of all ways to find targets only the one that is used.
+        tags="remove_all_sd,enable_kubernetes_sd",
+    )
+
+
 ETCD = Tool(
     "etcd",
     settings.ETCD_VERSION,
@@ -117,29 +132,8 @@ VERSITYGW = Tool(
 COREDNS = Tool(
     "coredns", settings.COREDNS_VERSION, "github.com/coredns/coredns", ("github.com/coredns/coredns",), 2, "CoreDNS"
 )
-PROMETHEUS = Tool(
-    "prometheus",
-    settings.PROMETHEUS_VERSION,
-    "github.com/prometheus/prometheus",
-    ("github.com/prometheus/prometheus/cmd/prometheus",),
-    2,
-    "Prometheus",
-    # Without its web page, which is no Go; and of all ways to find targets only the one that is used.
-    tags="remove_all_sd,enable_kubernetes_sd",
-    own_go_mod=True,
-    replace=("cloud.google.com/go => cloud.google.com/go v0.123.0",),
-)
-PROMTOOL = Tool(
-    "promtool",
-    settings.PROMETHEUS_VERSION,
-    "github.com/prometheus/prometheus",
-    ("github.com/prometheus/prometheus/cmd/promtool",),
-    1,
-    "promtool",
-    tags="remove_all_sd,enable_kubernetes_sd",
-    own_go_mod=True,
-    replace=("cloud.google.com/go => cloud.google.com/go v0.123.0",),
-)
+PROMETHEUS = _prometheus("prometheus", 2, "Prometheus")
+PROMTOOL = _prometheus("promtool", 1, "promtool")
 """Checks the chart's rules and the dashboard's queries; apart from Prometheus, because linting needs no cluster."""
 HELM = Tool("helm", settings.HELM_VERSION, "helm.sh/helm/v4", ("helm.sh/helm/v4/cmd/helm",), 2, "Helm")
 KWOK = Tool("kwok", settings.KWOK_VERSION, "sigs.k8s.io/kwok", ("sigs.k8s.io/kwok/cmd/kwok",), 1.5, "kwok")

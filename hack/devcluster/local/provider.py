@@ -53,8 +53,8 @@ class LocalProvider:
     def up(self) -> Cluster:
         self._require_root()
         with locks.exclusive(settings.LOCAL_LOCK, "the local cluster"):
-            cluster = self._cluster()
             self._fetch_programs()
+            cluster = self._cluster()
             if not self._core_is_well(cluster.kubectl):
                 self._start_afresh(cluster)
             self._start_what_is_beside(cluster)

@@ -1,6 +1,8 @@
 """The pure parts of the local cluster: what counts as ours, and what is said where it cannot run."""
 
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,22 @@ def test_only_marked_rules_are_removed() -> None:
     assert leftovers.without_marked(dump, MARKS) == (
         "*nat\n:POSTROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n-A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE\nCOMMIT\n"
     )
+
+
+def test_somebody_elses_kubelet_is_seen() -> None:
+    with subprocess.Popen(["k0s", "60"], executable="/bin/sleep") as theirs:
+        eventually_named(theirs.pid)
+        assert theirs.pid in leftovers.others("k0s")
+        theirs.kill()
+    assert theirs.pid not in leftovers.others("k0s")
+
+
+def eventually_named(pid: int) -> None:
+    """Between fork and exec a process still has our own command line."""
+    deadline = time.monotonic() + 5
+    while not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"k0s"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_without_root_and_docker_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
