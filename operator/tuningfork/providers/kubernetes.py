@@ -25,6 +25,9 @@ REQUEST_SECONDS: Final = 30
 PAGE_SIZE: Final = 500
 """Objects in one answer of a list, as kubectl does: a large cluster is read in bites."""
 
+USER_AGENT: Final = "tuningfork"
+"""How the API server's audit log names us."""
+
 _SECRET_KINDS: Final = frozenset({"secrets", "tokenreviews"})
 """The server's words about these may quote what they hold."""
 
@@ -39,6 +42,7 @@ class Resource(NamedTuple):
     """group/version, or v1."""
     kind: str
     plural: str
+    namespaced: bool = True
 
 
 TOKEN_REVIEWS: Final = Resource("authentication.k8s.io/v1", "TokenReview", "tokenreviews")
@@ -272,4 +276,6 @@ async def connect(on_request: OnRequest = lambda verb, resource, code: None) -> 
         await config.load_kube_config(client_configuration=configuration, persist_config=False)
     else:
         config.load_incluster_config(client_configuration=configuration)
-    return Kubernetes(client.ApiClient(configuration), on_request)
+    api = client.ApiClient(configuration)
+    api.user_agent = USER_AGENT
+    return Kubernetes(api, on_request)
