@@ -6,6 +6,8 @@ start that failed half-way; and it is what `up` runs before a fresh start.
 
 The order matters. Whoever would recreate things goes first, then containers, then what they held; and files are deleted
 only when no mount is left below them: a pod's volume may be somebody's own folder.
+
+What stays: Debian's packages, the cache of binaries, and (where iptables writes to nftables) iptables' tables, empty.
 """
 
 from __future__ import annotations
