@@ -26,6 +26,9 @@ UNCOUNTED_OUTCOMES: Final = frozenset({"client_error", "client_abort", "rejected
 SHORTEST_WINDOW: Final = 10
 """Seconds. Two scrapes of 5 s; an increase needs two samples."""
 
+LONGEST_WALK: Final = 7 * 24 * 3600
+"""Seconds that a comparison looks back at most; a pin serves for months, and Prometheus forgets."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -43,6 +46,8 @@ class Subject:
     """Absolute limits are measured from here: the beginning of the step."""
     baseline_version: str | None = None
     baseline_slices: tuple[Slice, ...] = ()
+    longest: int = 3600
+    """Seconds that an absolute limit looks back at most; what was long ago hides what is now."""
 
 
 class Sample(NamedTuple):
@@ -67,9 +72,11 @@ class Measurement:
 
 
 def window_seconds(metric: AnalysisMetric, subject: Subject, now: datetime) -> int:
-    """From the beginning of walk or step until now."""
-    since = subject.compare_since if metric.compare_to else subject.limit_since
-    return max(SHORTEST_WINDOW, ceil((now - since).total_seconds()))
+    """From the beginning of walk or step until now, within bounds."""
+    since, longest = (
+        (subject.compare_since, LONGEST_WALK) if metric.compare_to else (subject.limit_since, subject.longest)
+    )
+    return min(longest, max(SHORTEST_WINDOW, ceil((now - since).total_seconds())))
 
 
 def build_queries(metric: AnalysisMetric, subject: Subject, window: int) -> tuple[str, ...]:
