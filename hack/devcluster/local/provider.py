@@ -63,6 +63,7 @@ class LocalProvider:
     def find(self) -> Cluster:
         if not self.exists():
             raise ClusterError("No cluster runs on this machine. `hack/cluster up` starts one.")
+        self._require_root()
         return self._cluster()
 
     def down(self) -> None:
@@ -73,7 +74,7 @@ class LocalProvider:
             settings.LOCAL_LOCK.unlink(missing_ok=True)
 
     def checks(self) -> list[Check]:
-        cluster = self._cluster()
+        cluster = self.find()
         names = [*CORE, *BESIDE, *(name for name in self.daemons.names() if name not in (*CORE, *BESIDE))]
         pids = {name: self.daemons.pid(name) for name in names}
         running = [Check(name, pid is not None, f"pid {pid}" if pid else "not running") for name, pid in pids.items()]
@@ -96,6 +97,8 @@ class LocalProvider:
     def _require_root(self) -> None:
         if platform.system() != "Linux":
             raise ClusterError(NO_WAY.format(need="Linux"))
+        if os.geteuid() != 0 and self.exists():
+            raise ClusterError("The cluster of this machine was started by root, and only root can use it. Be root.")
         if os.geteuid() != 0:
             raise ClusterError(NO_WAY.format(need="root"))
 

@@ -62,8 +62,16 @@ def eventually_named(pid: int) -> None:
         time.sleep(0.01)
 
 
-def test_without_root_and_docker_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_of_root_is_left_to_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(LocalProvider, "state", tmp_path)
+    with pytest.raises(ClusterError, match="started by root"):
+        LocalProvider().find()
+
+
+def test_without_root_and_docker_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(LocalProvider, "state", tmp_path / "nothing")
     with pytest.raises(ClusterError) as caught:
         LocalProvider().up()
     assert "Install and start Docker" in str(caught.value)
