@@ -55,8 +55,9 @@ class Metrics:
         self.outside_reads.labels(result).inc()
 
     def watch_objects(self, store: MemoryStore, kinds: Iterable[str]) -> None:
-        """Adds tuningfork_objects{kind,phase}, counted from the store when it is asked for."""
+        """Adds tuningfork_objects{kind,phase} and the progress of each job, read from the store when it is asked for."""
         self.registry.register(_Objects(store, tuple(kinds)))
+        self.registry.register(_Progress(store))
 
     def exposition(self) -> bytes:
         """The text format."""
@@ -75,6 +76,24 @@ class _Objects:
             for phase, count in sorted(phases.items()):
                 family.add_metric([kind, phase], count)
         yield family
+
+
+class _Progress:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        labels = ["namespace", "job"]
+        ratio = GaugeMetricFamily("tuningfork_job_progress_ratio", "Optimizer steps done of all.", labels=labels)
+        loss = GaugeMetricFamily("tuningfork_job_loss", "Training loss of the last logged step, nats.", labels=labels)
+        for job in self._store.list("FineTuneJob"):
+            name = [job["metadata"]["namespace"], job["metadata"]["name"]]
+            progress = (job.get("status") or {}).get("progress") or {}
+            if progress.get("totalSteps"):
+                ratio.add_metric(name, progress.get("step", 0) / progress["totalSteps"])
+            if "loss" in progress:
+                loss.add_metric(name, progress["loss"])
+        yield from (ratio, loss)
 
 
 def _phase(status: dict[str, object]) -> str:

@@ -8,6 +8,8 @@ import pytest
 from chart import CHART
 from dashboard import COLUMNS, ROWS, build_dashboard, panel_queries
 from lint_chart import as_rules, promtool_problems
+from tuningfork.control.metrics import Metrics
+from tuningfork.control.store import MemoryStore
 
 DASHBOARD = build_dashboard()
 QUERIES = panel_queries(DASHBOARD)
@@ -52,6 +54,26 @@ def test_every_panel_has_a_query() -> None:
 )
 def test_it_shows(series: str) -> None:
     assert any(re.search(rf"\b{series}\b", expression) for _, expression in QUERIES)
+
+
+def exposed_by_the_operator() -> set[str]:
+    """Names of all its series."""
+    store, metrics = MemoryStore(), Metrics()
+    metrics.watch_objects(store, ["FineTuneJob"])
+    return {
+        name
+        for family in metrics.registry.collect()
+        for name in (family.name, f"{family.name}_total", f"{family.name}_bucket")
+    }
+
+
+@pytest.mark.parametrize(
+    "text", [str(QUERIES), (CHART / "files" / "alerts.yaml").read_text()], ids=["panels", "alerts"]
+)
+def test_the_operator_exposes_what_is_asked_of_it(text: str) -> None:
+    """A query after a renamed series is valid, and empty for ever."""
+    asked = {name for name in re.findall(r"\btuningfork_\w+", text) if not name.startswith("tuningfork_router_")}
+    assert asked - exposed_by_the_operator() == set()
 
 
 def test_panels_do_not_overlap_and_stay_on_the_grid() -> None:
