@@ -7,11 +7,15 @@ the tests read it back through `panel_queries`: every query must parse, name ser
 from dataclasses import dataclass
 from typing import Any
 
+from tuningfork.delivery.queries import DURATION, FAILED_OUTCOMES, FEEDBACK, REQUESTS, UNCOUNTED_OUTCOMES
+
 Json = dict[str, Any]
 
-SERVED = 'outcome=~"ok|upstream_error|stream_error|timeout|rejected"'
-FAILED = 'outcome=~"upstream_error|stream_error|timeout|rejected"'
-"""What the serving side failed; a client's own error or abort says nothing of a version."""
+SERVED = f'outcome!~"{"|".join(sorted(UNCOUNTED_OUTCOMES))}"'
+FAILED = f'outcome=~"{"|".join(sorted(FAILED_OUTCOMES))}"'
+"""As an analysis counts."""
+BAD_RECONCILES = 'result=~"transient|permanent|bug"'
+"""A conflict is no error: somebody else was faster, and the object is looked at again."""
 ROUTE = 'namespace=~"$namespace", rollout=~"$rollout"'
 COLUMNS = 24
 """Of Grafana's grid."""
@@ -43,7 +47,6 @@ def _share(part: str, whole: str) -> str:
     return f"({part} or 0 * {whole}) / {whole}"
 
 
-_REQUESTS = "tuningfork_router_requests_total"
 _RECONCILES = "tuningfork_reconciles_total"
 
 # Gauges of objects are taken as max: both replicas of the operator may have them, and they say the same.
@@ -91,7 +94,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Requests by version",
             "Finished requests a second; a stream counts when it ends.",
             "reqps",
-            ((_rate(_REQUESTS, "model_version, outcome"), "{{model_version}} {{outcome}}"),),
+            ((_rate(REQUESTS, "model_version, outcome"), "{{model_version}} {{outcome}}"),),
         ),
         Panel(
             "Error ratio by version",
@@ -100,8 +103,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (
                 (
                     _share(
-                        _rate(_REQUESTS, "model_version, slice", f"{ROUTE}, {FAILED}"),
-                        _rate(_REQUESTS, "model_version, slice", f"{ROUTE}, {SERVED}"),
+                        _rate(REQUESTS, "model_version, slice", f"{ROUTE}, {FAILED}"),
+                        _rate(REQUESTS, "model_version, slice", f"{ROUTE}, {SERVED}"),
                     ),
                     "{{model_version}} {{slice}}",
                 ),
@@ -111,7 +114,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Latency p95 by version",
             "From the first byte of the request to the last of the answer.",
             "s",
-            ((_quantile("tuningfork_router_request_duration_seconds", "model_version"), "{{model_version}}"),),
+            ((_quantile(DURATION, "model_version"), "{{model_version}}"),),
         ),
         Panel(
             "Time to first token p95 by version",
@@ -123,7 +126,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Feedback by version",
             "Ratings a second.",
             "cps",
-            ((_rate("tuningfork_router_feedback_total", "model_version, rating"), "{{model_version}} {{rating}}"),),
+            ((_rate(FEEDBACK, "model_version, rating"), "{{model_version}} {{rating}}"),),
         ),
         Panel(
             "Router overhead p95",
@@ -165,7 +168,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (
                 (
                     _share(
-                        _rate(_RECONCILES, "kind", 'result="error"'),
+                        _rate(_RECONCILES, "kind", BAD_RECONCILES),
                         _rate(_RECONCILES, "kind", ""),
                     ),
                     "{{kind}}",

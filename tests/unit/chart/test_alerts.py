@@ -48,9 +48,15 @@ CASES: dict[str, tuple[str, dict[str, str], str, dict[str, str] | None]] = {
         "12m",
         None,
     ),
+    "reconciles meet conflicts, which is no error": (
+        "TuningForkReconcileErrors",
+        {'tuningfork_reconciles_total{kind="Rollout", result="conflict"}': "0+30x60"},
+        "30m",
+        None,
+    ),
     "reconciles fail for a quarter of an hour": (
         "TuningForkReconcileErrors",
-        {'tuningfork_reconciles_total{kind="Rollout", result="error"}': "0+30x60"},
+        {'tuningfork_reconciles_total{kind="Rollout", result="bug"}': "0+30x60"},
         "30m",
         {"severity": "warning", "kind": "Rollout"},
     ),
