@@ -8,8 +8,9 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from tuningfork.api._meta import FIELD_MANAGER
 from tuningfork.control.clock import rfc3339
@@ -28,37 +29,49 @@ REMEMBERED: Final = 4096
 """Events whose last time is remembered; a forgotten one is only counted a little too early."""
 
 
+class _Said(NamedTuple):
+    at: datetime
+    times: int
+
+
 class EventRecorder:
     """Writes Events."""
 
     def __init__(self, kube: Kubernetes, now: Callable[[], datetime]) -> None:
         self._kube = kube
         self._now = now
-        self._said: OrderedDict[str, datetime] = OrderedDict()
+        self._said: OrderedDict[str, _Said] = OrderedDict()
 
     async def record(self, parent: Manifest, event: Event) -> None:
         at = self._now()
         manifest = build_event(parent, event, at)
         name = manifest["metadata"]["name"]
-        last = self._said.get(name)
-        if last and (at - last).total_seconds() < REPEAT_SECONDS:
+        said = self._said.get(name)
+        if said and (at - said.at).total_seconds() < REPEAT_SECONDS:
             return
-        self._said[name] = at
+        self._said[name] = _Said(at, said.times if said else 0)
         if len(self._said) > REMEMBERED:
             self._said.popitem(last=False)
         try:
-            await self._write(manifest)
+            self._said[name] = _Said(at, await self._write(manifest, said.times if said else 0))
         except errors.ProviderError as error:
             logger.debug("event %s was not written: %s", event.reason, error)
 
-    async def _write(self, manifest: Manifest) -> None:
+    async def _write(self, manifest: Manifest, count: int) -> int:
+        """How often it has been said now. Reading Events is no right that the operator has: a patch's answer tells, too."""
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        again = {"lastTimestamp": manifest["lastTimestamp"]}
+        if not count:
+            with suppress(errors.AlreadyExistsError):
+                await self._kube.create(EVENTS, manifest)
+                return 1
+            count = int((await self._kube.patch(EVENTS, namespace, name, again)).get("count") or 1)
         try:
+            await self._kube.patch(EVENTS, namespace, name, again | {"count": count + 1})
+        except errors.NotFoundError:  # Events live for an hour
             await self._kube.create(EVENTS, manifest)
-        except errors.AlreadyExistsError:
-            known = await self._kube.get(EVENTS, namespace, name)
-            again = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": manifest["lastTimestamp"]}
-            await self._kube.patch(EVENTS, namespace, name, again)
+            return 1
+        return count + 1
 
 
 def build_event(parent: Manifest, event: Event, at: datetime) -> Manifest:

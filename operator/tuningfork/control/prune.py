@@ -15,7 +15,7 @@ from tuningfork.control.health import Heartbeats
 from tuningfork.control.store import MemoryStore
 from tuningfork.planning.plan import Manifest
 from tuningfork.providers import errors
-from tuningfork.providers.kubernetes import Kubernetes
+from tuningfork.providers.kubernetes import CLUSTER_WIDE, Kubernetes
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Lister:
                     logger.warning("prune: %s", error)
 
     async def _list(self, resource: Resource, label: str | None) -> None:
-        for namespace in self._namespaces if resource.namespaced else (None,):
+        for namespace in self._namespaces if resource.plural not in CLUSTER_WIDE else (None,):
             items, as_of = await self._kube.list(resource, label or "", namespace or "")
             for obj in self._store.reconcile(resource.kind, items, int(as_of), namespace):
                 self._on_change(obj)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from aiohttp import web
 
 from tuningfork.api import Settings
 from tuningfork.control import edge, health
+from tuningfork.control.certs import Certificates, server_name
 from tuningfork.control.clock import now
 from tuningfork.control.controller import Controller, Key, Outside, Store
 from tuningfork.control.events import EventRecorder
 from tuningfork.control.executor import Executor
-from tuningfork.control.intake import ProgressBoard
+from tuningfork.control.intake import Forwarder, Intake, ProgressBoard, Tokens
 from tuningfork.control.lease import Lease
 from tuningfork.control.metrics import Metrics
 from tuningfork.control.outside import OutsideReads
@@ -70,13 +72,14 @@ class Runtime:
         self.queue = WorkQueue[Key]()
         self.progress = ProgressBoard(self.queue)
         self.outside = OutsideReads(self.queue, now, metrics.count_read)
-        controllers = build(settings, self.store, self.outside, self.progress, lambda: "")
+        self._lease = self._build_lease()
+        self._certificates = self._build_certificates()
+        controllers = build(settings, self.store, self.outside, self.progress, self._certificates.ca_pem)
         self._controllers = {controller.resource.kind: controller for controller in controllers}
         self._selectors = edge.selectors_of(controllers)
         self._lister = Lister(kube, self.store, self._selectors, settings.namespaces, self._enqueue, self._heartbeats)
-        self._lease = self._build_lease()
         metrics.watch_objects(self.store, self._controllers)
-        metrics.depth.set_function(lambda: len(self.queue))
+        metrics.depth.set_function(lambda: len(self.queue) if self._lease.held() else 0)
         metrics.leader.set_function(self._lease.held)
 
     async def run(self) -> None:
@@ -108,15 +111,23 @@ class Runtime:
         _on_signals(self.stop)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._lister.run(self._process.prune_seconds), name="prune")
+            group.create_task(self._certificates.run(), name="certificates")
+            group.create_task(self._take_in(), name="intake")
             await self._lease.acquire()
             group.create_task(self._lease.hold(), name="lease")
-            for kind in self._controllers:
-                for parent in self.store.list(kind):
-                    self._enqueue(parent)
+            self._enqueue_all()
             reconciler = self._build_reconciler()
             for i in range(self._settings.workers):
                 name = f"worker {i}"
                 self._workers.append(group.create_task(reconciler.work(name, self._heartbeats), name=name))
+
+    async def _take_in(self) -> None:
+        """Serves the intake as soon as there is a certificate, whoever leads."""
+        await self._certificates.loaded.wait()
+        app = self._build_intake().build_app()
+        process, context = self._process, self._certificates.context
+        async with _served(app, process.host, process.intake_port, context):
+            await asyncio.Event().wait()
 
     async def _finish(self, leading: asyncio.Future[None]) -> None:
         """The end of what writes: running reconciles, then the Lease, so that nobody else begins before we are done."""
@@ -149,6 +160,11 @@ class Runtime:
                     for key in watched.keys(obj):
                         self.queue.add(key)
 
+    def _enqueue_all(self) -> None:
+        for kind in self._controllers:
+            for parent in self.store.list(kind):
+                self.queue.add(Key(kind, *name_of(parent)))
+
     def _build_lease(self) -> Lease:
         return Lease(
             self._kube,
@@ -158,6 +174,29 @@ class Runtime:
             now=now,
             on_lost=_end_at_once,
             heartbeats=self._heartbeats,
+        )
+
+    def _build_certificates(self) -> Certificates:
+        return Certificates(
+            self._kube,
+            self._settings.service_name,
+            self._settings.namespace,
+            now=now,
+            may_make=self._lease.held,
+            heartbeats=self._heartbeats,
+            on_new_authority=self._enqueue_all,
+        )
+
+    def _build_intake(self) -> Intake:
+        name = server_name(self._settings.service_name, self._settings.namespace)
+        return Intake(
+            Tokens(self._kube),
+            self.store,
+            self.progress,
+            now=now,
+            leads=self._lease.held,
+            leader=lambda: self._lease.holder,
+            forward=Forwarder(self._process.intake_port, name, self._certificates.ca_pem),
         )
 
     def _build_reconciler(self) -> Reconciler:
@@ -201,11 +240,13 @@ def _end_at_once() -> NoReturn:
 
 
 @asynccontextmanager
-async def _served(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
+async def _served(
+    app: web.Application, host: str, port: int, context: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
         yield
     finally:
         await runner.cleanup()

@@ -42,8 +42,10 @@ class Resource(NamedTuple):
     """group/version, or v1."""
     kind: str
     plural: str
-    namespaced: bool = True
 
+
+CLUSTER_WIDE: Final = frozenset({"nodes"})
+"""Plurals of the resources among ours that have no namespace."""
 
 TOKEN_REVIEWS: Final = Resource("authentication.k8s.io/v1", "TokenReview", "tokenreviews")
 
