@@ -39,8 +39,6 @@ def operator(kubectl: Kubectl, restricted: str) -> Iterator[str]:
     for manifest in objects:
         _rename(manifest, restricted, suffix)
     kubectl.create(*objects)
-    # The one role that may be bound is bound by its real name; an installed chart has it already.
-    kubectl.apply(next(o for o in render() if o["metadata"]["name"] == "tuningfork-serving"))
     yield f"system:serviceaccount:{restricted}:tuningfork"
     for manifest in objects:
         if manifest["kind"].startswith("Cluster"):
