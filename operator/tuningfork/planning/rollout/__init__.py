@@ -11,7 +11,7 @@ from tuningfork.api.rollout import RolloutReason
 from tuningfork.planning.plan import Plan
 from tuningfork.planning.rollout.analysis import build_subjects, measure, watched_metrics
 from tuningfork.planning.rollout.children import build_children
-from tuningfork.planning.rollout.draft import Draft, Obstacle
+from tuningfork.planning.rollout.draft import STALLING, Draft, Obstacle
 from tuningfork.planning.rollout.observed import EnginePod, RolloutObserved, RouterPod
 from tuningfork.planning.rollout.routes import build_adapters, build_routes
 from tuningfork.planning.rollout.status import build_stalled_status, build_status
@@ -47,9 +47,13 @@ def plan_rollout(observed: RolloutObserved, now: datetime) -> Plan:
         apply=build_children(observed, routes, adapters),
         status=status.dump(),
         events=tuple(draft.events),
-        requeue_after=_next_look(observed, draft, busy=not status.acknowledged or bool(draft.obstacles)),
+        requeue_after=_next_look(observed, draft, busy=not status.acknowledged or _is_under_way(draft)),
         why=tuple(draft.why),
     )
+
+
+def _is_under_way(draft: Draft) -> bool:
+    return any(obstacle.reason not in STALLING for obstacle in draft.obstacles)
 
 
 def _older_sibling(observed: RolloutObserved) -> Rollout | None:

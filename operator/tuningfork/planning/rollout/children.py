@@ -85,10 +85,11 @@ def _child(
     body: Manifest,
     annotations: dict[str, str] | None = None,
 ) -> Manifest:
+    component = "router" if name in (observed.name, router_name(observed.name)) else "engine"
     metadata: Manifest = {
         "name": name,
         "namespace": observed.namespace,
-        "labels": {LABEL_ROLLOUT: observed.name},
+        "labels": serving_labels(observed.name, component),
         "ownerReferences": [owner_reference(observed.raw)],
     }
     if annotations:
@@ -292,8 +293,7 @@ def _router_deployment(observed: RolloutObserved) -> Manifest:
 
 def _table_flags(observed: RolloutObserved) -> list[str]:
     """The mounted copy serves a start without the API server; the watch is what brings changes within a second."""
-    config_map = serving_config_map(observed.name)
-    return ["--config-map", config_map, "--namespace", observed.namespace, "--config-dir", _TABLES]
+    return ["--namespace", observed.namespace, "--rollout", observed.name, "--config-dir", _TABLES]
 
 
 def _tables_volume(observed: RolloutObserved) -> Manifest:

@@ -43,7 +43,7 @@ def build_status(observed: RolloutObserved, draft: Draft, routes: RouteTable) ->
     return RolloutStatus(
         observed_generation=observed.rollout.metadata.generation,
         phase=_phase(observed, obstacle),
-        message=_cut(obstacle.message if obstacle else f"{_stable_name(draft)} serves everybody it shall"),
+        message=_cut(obstacle.message if obstacle else f"{in_words(weights)}, as the spec asks"),
         conditions=_conditions(observed, draft, obstacle),
         stable=draft.stable,
         previous=draft.previous,
@@ -227,7 +227,5 @@ def _history(observed: RolloutObserved, draft: Draft, weights: dict[str, int]) -
 
 
 def _last_why(draft: Draft) -> str:
-    """Weight follows one pass after its decision; it is said again where it shows."""
-    if draft.candidate:
-        return f"{draft.candidate.version}: step {draft.candidate.step + 1}"
-    return f"{_stable_name(draft)} serves"
+    """Shares rise one pass after their decision; it is said again where they show."""
+    return draft.obstacles[0].message if draft.candidate and draft.obstacles else f"{_stable_name(draft)} serves"

@@ -218,13 +218,13 @@ def _what_is_missing(observed: RolloutObserved, draft: Draft, candidate: Candida
         return Obstacle(RolloutReason.Paused, f"{position}; {outcome.message}")
     if candidate.step_started_at is None:
         return Obstacle(RolloutReason.Walking, f"{position}; the routers are taking it over")
-    if outcome.action is Action.HOLD:
-        return Obstacle(outcome.reason, f"{position}; {outcome.message}")
     hold = spec.strategy.steps[candidate.step].hold
     left = seconds(hold) - held_seconds(candidate, draft.now)
     draft.soon.append(left)
     if left > 0:
         return Obstacle(RolloutReason.Walking, f"{position} for {hold}; {outcome.message}")
+    if outcome.action is Action.HOLD:
+        return Obstacle(outcome.reason, f"{position}; {outcome.message}")
     if not is_step_proven(spec.analysis, draft.metrics_of(candidate.version), draft.now):
         return Obstacle(RolloutReason.Walking, f"{position}; the hold is over, valid measurements are missing")
     if spec.strategy.promotion is Promotion.MANUAL:
