@@ -41,7 +41,7 @@ verify: generate ## fails when a generated file is stale
 lint: verify ## ruff, mypy, import contracts, helm lint and a render check of the chart
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy operator/tuningfork trainer-image/tuningfork_trainer serving-image/tuningfork_serving hack/devcluster hack/demo hack/generate.py hack/lint_chart.py
+	@$(BIN)/mypy operator/tuningfork trainer-image/tuningfork_trainer serving-image/tuningfork_serving hack/devcluster hack/demo hack/generate.py hack/lint_chart.py hack/image_build.py
 	@$(BIN)/lint-imports
 	@hack/cluster build helm promtool >/dev/null
 	@$(BIN)/python hack/lint_chart.py
