@@ -10,6 +10,7 @@ from dashboard import COLUMNS, ROWS, build_dashboard, panel_queries
 from lint_chart import as_rules, promtool_problems
 from tuningfork.control.metrics import Metrics
 from tuningfork.control.store import MemoryStore
+from tuningfork_serving.router.metrics import Outcome, RouterMetrics
 
 DASHBOARD = build_dashboard()
 QUERIES = panel_queries(DASHBOARD)
@@ -56,24 +57,30 @@ def test_it_shows(series: str) -> None:
     assert any(re.search(rf"\b{series}\b", expression) for _, expression in QUERIES)
 
 
-def exposed_by_the_operator() -> set[str]:
-    """Names of all its series."""
-    store, metrics = MemoryStore(), Metrics()
-    metrics.watch_objects(store, ["FineTuneJob"])
+def exposed() -> set[str]:
+    """Names of all series of the operator and of the router."""
+    operator = Metrics()
+    operator.watch_objects(MemoryStore(), ["FineTuneJob"])
     return {
         name
-        for family in metrics.registry.collect()
+        for registry in (operator.registry, RouterMetrics("ml", "support").registry)
+        for family in registry.collect()
         for name in (family.name, f"{family.name}_total", f"{family.name}_bucket")
     }
 
 
-@pytest.mark.parametrize(
-    "text", [str(QUERIES), (CHART / "files" / "alerts.yaml").read_text()], ids=["panels", "alerts"]
-)
-def test_the_operator_exposes_what_is_asked_of_it(text: str) -> None:
+ALERTS = (CHART / "files" / "alerts.yaml").read_text()
+
+
+@pytest.mark.parametrize("text", [str(QUERIES), ALERTS], ids=["panels", "alerts"])
+def test_series_that_are_asked_for_exist(text: str) -> None:
     """A query after a renamed series is valid, and empty for ever."""
-    asked = {name for name in re.findall(r"\btuningfork_\w+", text) if not name.startswith("tuningfork_router_")}
-    assert asked - exposed_by_the_operator() == set()
+    assert set(re.findall(r"\btuningfork_\w+", text)) - exposed() == set()
+
+
+def test_the_outcomes_that_are_asked_for_exist() -> None:
+    asked = {o for labels in re.findall(r'outcome[=!]~"([^"]+)"', str(QUERIES) + ALERTS) for o in labels.split("|")}
+    assert asked == set(Outcome) - {Outcome.OK}
 
 
 def test_panels_do_not_overlap_and_stay_on_the_grid() -> None:

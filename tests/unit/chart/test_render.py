@@ -75,12 +75,10 @@ def test_serving_pods_may_only_read_config_maps() -> None:
     assert list(grants(role)) == [("", "configmaps", frozenset({"get", "list", "watch"}), frozenset())]
 
 
-def test_the_lease_is_the_one_in_the_settings() -> None:
-    objects = render({"settings": {"leaseName": "another"}})
-    named = {
-        g[3] for g in grants(find(objects, "Role", "tuningfork-operator")) if g[1] == "leases" and "update" in g[2]
-    }
-    assert named == {frozenset({"another"})}
+def test_lease_and_certificate_are_those_of_the_settings() -> None:
+    role = find(render({"settings": {"leaseName": "a", "serviceName": "b"}}), "Role", "tuningfork-operator")
+    named = {(g[1], *g[3]) for g in grants(role) if "update" in g[2]}
+    assert named == {("leases", "a"), ("secrets", "b-tls")}
 
 
 def test_users_may_change_the_kinds_and_never_their_status() -> None:
