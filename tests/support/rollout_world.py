@@ -4,6 +4,7 @@ It carries out plans as the runtime does (children, then status), keeps what was
 happen. A scenario reads: make a world, change something, let time pass, look.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from copy import deepcopy
@@ -77,7 +78,7 @@ def make_version(
 
 
 def digest_of(name: str) -> str:
-    return f"sha256:{name.encode().hex():0<64}"[:71]
+    return f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def adapter_of(name: str) -> str:
@@ -205,10 +206,11 @@ class World:
 
     def run_until(self, condition: Callable[["World"], bool], within: float = 600) -> "World":
         end = self.now + timedelta(seconds=within)
-        while not condition(self):
-            assert self.now < end, f"not within {within} s: {self.describe()}"
+        while self.now < end:
             self.tick()
-        return self
+            if condition(self):
+                return self
+        raise AssertionError(f"not within {within} s: {self.describe()}")
 
     def tick(self, seconds_: float = 1.0) -> None:
         self.now += timedelta(seconds=seconds_)
