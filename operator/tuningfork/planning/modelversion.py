@@ -137,7 +137,7 @@ def _conditions(old: ModelVersionStatus, verdict: _Verdict, generation: int, at:
     conditions = [c.dump() for c in old.conditions]
     for type_, state in states.items():
         conditions = set_condition(
-            conditions, type_, state, verdict.reason, verdict.message, generation=generation, now=at
+            conditions, type_.value, state, verdict.reason, verdict.message, generation=generation, now=at
         )
     return conditions
 

@@ -4,11 +4,12 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from tuningfork.api.finetunejob import JobCondition, JobReason, Outcome, Phase
+from tuningfork.api.finetunejob import JobCondition, JobReason, Outcome, Phase, Run
 from tuningfork.planning.finetunejob import history
 from tuningfork.planning.finetunejob.draft import STAGES, Draft
 from tuningfork.planning.finetunejob.finish import plan_finish
 from tuningfork.planning.finetunejob.observed import PREPARE, TRAIN, Observed, is_leaving, timestamp
+from tuningfork.planning.finetunejob.pod import last_words, pod_of
 from tuningfork.planning.finetunejob.running import plan_running
 from tuningfork.planning.finetunejob.starting import plan_next_attempt
 from tuningfork.planning.finetunejob.world import LOST_POD_SECONDS, World, look, read_status, ref
@@ -70,8 +71,6 @@ def _suspended(world: World) -> Plan:
         text = f"Suspended: pod {pod['metadata']['name']} saves a checkpoint and stops"
     else:
         text = "Suspended, nothing runs; set spec.suspend to false to go on from the last checkpoint"
-    if not any(c.type in STAGES for c in world.draft.old.conditions):
-        world.draft.stage(JobCondition.DATA_PREPARED, JobReason.Suspended, text)
     world.draft.resting(text)
     return world.plan("spec.suspend is true")
 
@@ -116,8 +115,17 @@ def _failed(world: World) -> Plan | None:
     else:
         return None
     _stage_failed(world.draft, last.stage, reason, text)
+    _show_what_was_removed(world, last)
     world.draft.over(reason, text, accepted=False)
     return world.plan(f"failed for good: {reason.name}")
+
+
+def _show_what_was_removed(world: World, last: Run) -> None:
+    """Where prepare failed there is no report in the store; its pod's last words have the counts."""
+    job = next((j for j in world.jobs if j["metadata"]["name"] == last.job_name), None)
+    report = last_words(pod_of(job, world.observed.pods)) if job else None
+    if report and report.data:
+        world.draft.update(data=report.data)
 
 
 def _hold(world: World) -> Plan | None:
@@ -133,7 +141,7 @@ def _hold(world: World) -> Plan | None:
     last = world.runs[-1]
     reason = JobReason.Interrupted if last.outcome == Outcome.INTERRUPTED else JobReason.Retrying
     used = f"{len(history.counted(world.runs))} of {world.job.spec.retries} retries used"
-    text = f"{last.message}. Next attempt at {timestamp(start)}; {used if last.counted else 'not counted as a retry'}"
+    text = f"{last.message.rstrip('.')}. Next attempt at {timestamp(start)}; {used if last.counted else 'not counted as a retry'}"
     _stage_failed(draft, last.stage, reason, text)
     draft.going(reason, text)
     return world.plan(text, requeue_after=(start - world.now).total_seconds())

@@ -1,15 +1,11 @@
 """One try to prepare or to train: a number, a name, and what it was sized with."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from tuningfork.api._meta import LABEL_ATTEMPT, LABEL_STAGE, derived_name
 from tuningfork.api.finetunejob import Sizing
 from tuningfork.planning.finetunejob.observed import ANNOTATION_SIZING, LABEL_SPEC_HASH
 from tuningfork.planning.plan import Manifest
-
-LEARNING_RATE: Final = 2e-4
-"""Of LoRA where the spec says nothing: about ten times the rate of full training, as usual for adapters."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tuningfork.api.artifacts import Result
 from tuningfork.api.finetunejob import Sizing
 from tuningfork.api.jobfile import INTAKE_AUDIENCE, Intake, RunContext
 from tuningfork.api.modelversion import Artifact, BaseModelRef, JobRef, Lineage, ModelVersionSpec
-from tuningfork.planning.finetunejob.attempt import LEARNING_RATE, Attempt
+from tuningfork.planning.finetunejob.attempt import Attempt
 from tuningfork.planning.finetunejob.observed import ANNOTATION_SIZING, LABEL_SPEC_HASH, PREPARE, TRAIN, Observed
 from tuningfork.planning.finetunejob.pod import CONTAINER
 from tuningfork.planning.plan import Manifest
@@ -150,7 +150,6 @@ def _job_file(settings: Settings, job: FineTuneJob, attempt: Attempt) -> JobFile
             output=attempt.output,
             micro_batch_size=sizing.micro_batch_size if sizing else None,
             gradient_checkpointing=sizing.gradient_checkpointing if sizing else None,
-            learning_rate=job.spec.training.learning_rate or LEARNING_RATE,
             intake=Intake(
                 url=f"https://{settings.service_name}.{settings.namespace}.svc:9443/v1/progress",
                 ca_file=f"{JOB_MOUNT}/{CA_KEY}",

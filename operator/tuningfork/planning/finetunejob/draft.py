@@ -11,7 +11,7 @@ from typing import Any
 
 from tuningfork.api import FineTuneJobStatus
 from tuningfork.api._meta import ConditionStatus, set_condition
-from tuningfork.api.finetunejob import JobCondition, JobReason, Phase
+from tuningfork.api.finetunejob import DataStatus, JobCondition, JobReason, Phase, Sizing
 from tuningfork.planning.finetunejob.observed import timestamp
 from tuningfork.planning.plan import Event, Manifest
 
@@ -75,6 +75,30 @@ class Draft:
         """A stage's condition."""
         self._set(type_, done, reason, message)
 
+    def sized(self, sizing: Sizing) -> None:
+        """What was chosen; the trainer adds its own choices to ``resolved`` at the end."""
+        self.update(
+            sizing=sizing,
+            resolved={
+                "microBatchSize": sizing.micro_batch_size,
+                "gradientAccumulationSteps": sizing.gradient_accumulation_steps,
+                "gradientCheckpointing": sizing.gradient_checkpointing,
+            },
+        )
+        self.stage(JobCondition.SIZED, JobReason.Sized, sizing.message, done=True)
+
+    def prepared(self, data: DataStatus) -> None:
+        """The data as prepare left it."""
+        removed = sum(data.removed.values())
+        text = (
+            f"{data.kept} of {data.read} rows kept, {removed} removed; {data.train} to train on, {data.tokens} tokens"
+        )
+        self.update(data=data)
+        self.stage(JobCondition.DATA_PREPARED, JobReason.Prepared, text, done=True)
+
+    def holds(self, type_: JobCondition) -> bool:
+        return any(c["type"] == type_ and c["status"] == "True" for c in self._conditions)
+
     def forget(self, *types: JobCondition) -> None:
         """Drops conditions of stages that start over."""
         self._conditions = [c for c in self._conditions if c["type"] not in types]
@@ -88,7 +112,9 @@ class Draft:
         self._overall(reason, message, ready=accepted, reconciling=False, stalled=not accepted)
 
     def resting(self, message: str) -> None:
-        """Suspended: nothing is wrong and nothing happens."""
+        """Suspended: nothing is wrong and nothing happens, in whichever stage."""
+        stage = next((stage for stage in STAGES if not self.holds(stage)), JobCondition.REGISTERED)
+        self.stage(stage, JobReason.Suspended, message)
         self._overall(JobReason.Suspended, message, ready=False, reconciling=False, stalled=False)
 
     def unchanged(self) -> None:
@@ -121,7 +147,7 @@ class Draft:
     def _set(self, type_: JobCondition, holds: bool, reason: JobReason, message: str) -> None:
         self._conditions = set_condition(
             self._conditions,
-            type_,
+            type_.value,
             ConditionStatus.TRUE if holds else ConditionStatus.FALSE,
             reason,
             message,

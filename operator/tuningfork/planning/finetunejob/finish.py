@@ -10,7 +10,6 @@ from tuningfork.api._meta import LABEL_JOB_UID
 from tuningfork.api.artifacts import Result
 from tuningfork.api.finetunejob import JobCondition, JobReason, Progress, Register
 from tuningfork.planning.finetunejob.children import build_version
-from tuningfork.planning.finetunejob.starting import show_prepared
 from tuningfork.planning.finetunejob.world import World
 from tuningfork.planning.plan import Manifest, Plan
 from tuningfork.planning.storage import StoredRun
@@ -43,7 +42,7 @@ def plan_finish(world: World, stored: StoredRun) -> Plan:
 def _show_result(world: World, stored: StoredRun, result: Result) -> None:
     draft = world.draft
     if stored.prepared:
-        show_prepared(draft, stored.prepared)
+        draft.prepared(stored.prepared.data)
     else:
         draft.stage(JobCondition.DATA_PREPARED, JobReason.Prepared, "An earlier run prepared the data", done=True)
     if draft.old.sizing:

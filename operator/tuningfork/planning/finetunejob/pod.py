@@ -125,6 +125,12 @@ def ending(job: Manifest, pod: Manifest | None) -> Ending:
     return _unknown_exit(code, terminated, pod)
 
 
+def last_words(pod: Manifest | None) -> TerminationReport | None:
+    """The trainer's report in a pod that ended."""
+    terminated = _container(pod).get("state", {}).get("terminated") if pod else None
+    return _report(terminated) if terminated else None
+
+
 def _by_exit_code(code: ExitCode, terminated: Manifest, pod: Manifest) -> Ending:
     reason = EXIT_REASONS[code]
     if code == ExitCode.OK:  # the Job failed all the same: another container or a deadline

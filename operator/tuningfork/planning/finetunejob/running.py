@@ -14,6 +14,7 @@ from tuningfork.planning.finetunejob.observed import PREPARE, parse_time, timest
 from tuningfork.planning.finetunejob.pod import Look, PodState, look_at, pod_of
 from tuningfork.planning.finetunejob.world import World
 from tuningfork.planning.plan import Manifest, Plan
+from tuningfork.planning.storage import StoredRun
 
 PROGRESS_SECONDS = 5
 """Shortest time between two writes of progress that change nothing but numbers."""
@@ -46,10 +47,13 @@ def _show_prepare(draft: Draft, seen: Look) -> None:
 
 def _show_train(world: World, attempt: Attempt, seen: Look) -> float | None:
     """The seconds after which progress that was held back is to be shown."""
-    draft = world.draft
+    draft, stored = world.draft, world.observed.stored
+    if isinstance(stored, StoredRun) and stored.prepared:
+        draft.prepared(stored.prepared.data)
+    elif not draft.holds(JobCondition.DATA_PREPARED):
+        draft.stage(JobCondition.DATA_PREPARED, JobReason.Prepared, "The data is prepared", done=True)
     if attempt.sizing:
-        draft.update(sizing=attempt.sizing)
-        draft.stage(JobCondition.SIZED, JobReason.Sized, attempt.sizing.message, done=True)
+        draft.sized(attempt.sizing)
     draft.update(attempts=max(draft.old.attempts, attempt.number))
     match seen.state:
         case PodState.CANNOT_START:

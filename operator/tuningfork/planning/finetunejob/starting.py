@@ -1,13 +1,11 @@
 """The next attempt: prepare the data where it is not prepared, else size the run and train."""
 
-from typing import Any
-
 from tuningfork.api.artifacts import PreparedData
 from tuningfork.api.finetunejob import JobCondition, JobReason, Progress, Sizing
 from tuningfork.planning.finetunejob import history
-from tuningfork.planning.finetunejob.attempt import LEARNING_RATE, Attempt
+from tuningfork.planning.finetunejob.attempt import Attempt
 from tuningfork.planning.finetunejob.children import build_config_map, build_job
-from tuningfork.planning.finetunejob.draft import STAGES, Draft
+from tuningfork.planning.finetunejob.draft import STAGES
 from tuningfork.planning.finetunejob.observed import PREPARE, TRAIN
 from tuningfork.planning.finetunejob.world import World
 from tuningfork.planning.plan import Plan
@@ -22,7 +20,7 @@ def plan_next_attempt(world: World, stored: StoredRun) -> Plan:
     """Nothing runs, nothing failed for good, nothing is to be waited for."""
     if stored.prepared is None:
         return _prepare(world)
-    show_prepared(world.draft, stored.prepared)
+    world.draft.prepared(stored.prepared.data)
     try:
         sizing = _size(world, stored.prepared)
     except UnknownModuleError as error:
@@ -31,15 +29,6 @@ def plan_next_attempt(world: World, stored: StoredRun) -> Plan:
         text = f"spec.model.uri: {world.job.spec.model.uri} cannot be sized: {error.args[0]}"
         return _unsizable(world, JobReason.ModelUnusable, text)
     return _nothing_fits(world, sizing) if isinstance(sizing, NothingFits) else _train(world, sizing)
-
-
-def show_prepared(draft: Draft, prepared: PreparedData) -> None:
-    """The data as prepare left it."""
-    data = prepared.data
-    removed = sum(data.removed.values())
-    text = f"{data.kept} of {data.read} rows kept, {removed} removed; {data.train} to train on, {data.tokens} tokens"
-    draft.update(data=data)
-    draft.stage(JobCondition.DATA_PREPARED, JobReason.Prepared, text, done=True)
 
 
 def _prepare(world: World) -> Plan:
@@ -80,25 +69,14 @@ def _train(world: World, sizing: Sizing) -> Plan:
     number = history.next_number(world.runs, TRAIN, draft.old.attempts)
     raises = history.host_ooms(world.runs, TRAIN)
     text = f"Waiting to be scheduled. {sizing.message}"
-    draft.stage(JobCondition.SIZED, JobReason.Sized, sizing.message, done=True)
     draft.stage(JobCondition.TRAINED, JobReason.Queued, text)
     draft.forget(JobCondition.EVALUATED, JobCondition.REGISTERED)
-    draft.update(sizing=sizing, resolved=_resolved(world.job.spec.training.learning_rate, sizing))
+    draft.sized(sizing)
     if draft.old.progress:
         old = draft.old.progress
         draft.update(progress=Progress(step=old.step, total_steps=old.total_steps, percent=old.percent))
     draft.going(JobReason.Queued, text)
     return _start(world, Attempt(TRAIN, number, world.hash, world.output, sizing=sizing, memory_raises=raises))
-
-
-def _resolved(learning_rate: float | None, sizing: Sizing) -> dict[str, Any]:
-    """What the spec left open and the operator decided; the trainer adds its own at the end."""
-    return {
-        "learningRate": learning_rate or LEARNING_RATE,
-        "microBatchSize": sizing.micro_batch_size,
-        "gradientAccumulationSteps": sizing.gradient_accumulation_steps,
-        "gradientCheckpointing": sizing.gradient_checkpointing,
-    }
 
 
 def _start(world: World, attempt: Attempt) -> Plan:
