@@ -94,7 +94,8 @@ class OutsideReads:
         pause = 0.0
         try:
             async with self._slots[owner.kind], asyncio.timeout(timeout):
-                answer.reading = Reading(at=self._now(), value=await read())
+                value = await read()
+            answer.reading = Reading(at=self._now(), value=value)
             answer.failures = 0
             self._on_read("success")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
