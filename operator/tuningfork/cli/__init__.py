@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-COMMANDS: Final = ("operator",)
+COMMANDS: Final = ("estimate", "operator")
 """Module of this package and name of its command, alike."""
 
 
