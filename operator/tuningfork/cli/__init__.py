@@ -1,7 +1,7 @@
 """`tuningfork`: what a person does to a job, a version or a rollout; also `kubectl tuningfork`.
 
-Each command is a module that is imported when it is called, so that `estimate` does not wait for a Kubernetes client. A new command is a
-line in COMMANDS and a module with a click command of its name.
+A command's module is imported when it is called, so that `estimate` does not wait for a Kubernetes client. A new command is a line in
+COMMANDS and a click command of its name in that module.
 """
 
 from importlib import import_module
@@ -9,8 +9,17 @@ from typing import Final
 
 import click
 
-COMMANDS: Final = ("estimate", "operator")
-"""Module of this package and name of its command, alike."""
+COMMANDS: Final = {
+    "estimate": "estimate",
+    "operator": "operator",
+    "status": "rollouts",
+    "tree": "rollouts",
+    "watch": "rollouts",
+    "promote": "rollouts",
+    "abort": "rollouts",
+    "retry": "rollouts",
+}
+"""Name of a command, and the module of this package that has it."""
 
 
 class _OnDemand(click.Group):
@@ -20,7 +29,7 @@ class _OnDemand(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(f"tuningfork.cli.{cmd_name}"), cmd_name)
+        command = getattr(import_module(f"tuningfork.cli.{COMMANDS[cmd_name]}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 
