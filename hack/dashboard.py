@@ -5,6 +5,7 @@ the tests read it back through `panel_queries`: every query must parse, name ser
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tuningfork.delivery.queries import DURATION, FAILED_OUTCOMES, FEEDBACK, REQUESTS, UNCOUNTED_OUTCOMES
@@ -17,6 +18,8 @@ FAILED = f'outcome=~"{"|".join(sorted(FAILED_OUTCOMES))}"'
 BAD_RECONCILES = 'result=~"transient|permanent|bug"'
 """A conflict is no error: somebody else was faster, and the object is looked at again."""
 ROUTE = 'namespace=~"$namespace", rollout=~"$rollout"'
+DASHBOARD = Path(__file__).resolve().parent.parent / "charts" / "tuningfork" / "files" / "dashboard.json"
+"""Where it is generated to."""
 COLUMNS = 24
 """Of Grafana's grid."""
 HEIGHT = 8

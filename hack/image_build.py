@@ -18,7 +18,7 @@ from devcluster.console import ClusterError, say, step
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"operator": "operator", "trainer": "trainer-image", "serving": "serving-image"}
 """Where the Dockerfile of each image lies; smallest first."""
-MINUTES = {"operator": 0.5, "trainer": 4, "serving": 4}
+MINUTES = {"operator": 0.5, "trainer": 2.5, "serving": 2.5}
 """What a build takes on two cores; only shown."""
 
 REGISTRY_BASE = "python:3.12-slim-bookworm"
@@ -71,8 +71,8 @@ def docker_build(part: str, base: str) -> None:
 def buildah_build(part: str, base: str) -> None:
     """The machine's certificates are mounted: what it trusts is also what its registries need."""
     shell.run(
-        ["buildah", "bud", "--network", "host", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro", "--build-arg", f"BASE={base}",
-         "-t", image_name(part), "-f", dockerfile(part), str(ROOT)],
+        ["buildah", "bud", "--force-rm", "--network", "host", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro",
+         "--build-arg", f"BASE={base}", "-t", image_name(part), "-f", dockerfile(part), str(ROOT)],
         env=BUILDAH,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import kubernetes_validate
 import yaml
 
 from chart import CHART, EVERYTHING, ChartError, Manifest, helm, promtool, render
-from dashboard import panel_queries
+from dashboard import DASHBOARD, panel_queries
 
 KUBERNETES = "1.34"
 VARIANTS = {"default values": {}, "everything on": EVERYTHING}
@@ -32,7 +32,7 @@ def problems() -> Iterator[str]:
         for manifest in objects:
             yield from (f"charts/tuningfork ({name}): {problem}" for problem in schema_problems(manifest))
     yield from promtool_problems("charts/tuningfork/files/alerts.yaml", (CHART / "files" / "alerts.yaml").read_text())
-    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
+    dashboard = json.loads(DASHBOARD.read_text())
     yield from promtool_problems("charts/tuningfork/files/dashboard.json", as_rules(panel_queries(dashboard)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from demo.environment import ROOT, Environment, Manifest
+from demo.environment import Environment, Manifest
 from demo.scenario import JOBS, NAMESPACE, NotShown, Shown
 from demo.story import Story
 
@@ -42,18 +42,10 @@ def query(env: Environment, expr: str) -> list[Any]:
     return result
 
 
-def argo_health(kind: str, obj: Manifest) -> Manifest:
-    """What Argo CD would show: the chart's Lua, run by a real Lua."""
-    import lupa
-
-    lua = lupa.LuaRuntime(unpack_returned_tuples=True)
-    script = (ROOT / "charts" / "tuningfork" / "files" / "argocd" / f"{kind.lower()}.lua").read_text()
-    lua.globals().obj = lua.table_from(obj, recursive=True)
-    return dict(lua.execute(script))
-
-
 def check_argo(story: Story, shown: Shown, versions: list[Manifest]) -> None:
     """The health that Argo CD derives from the statuses of this demo."""
+    from argocd import health as argo_health
+
     last = list(shown.rollouts)[-1]
     expected = [("FineTuneJob", shown.jobs[name], "Healthy") for name in JOBS]
     expected += [("ModelVersion", version, "Healthy") for version in versions]
@@ -61,7 +53,7 @@ def check_argo(story: Story, shown: Shown, versions: list[Manifest]) -> None:
         ("Rollout", rollout, "Degraded" if name == last else "Healthy") for name, rollout in shown.rollouts.items()
     ]
     for kind, obj, health in expected:
-        got = argo_health(kind, obj)
+        got = argo_health(obj)
         if got["status"] != health:
             raise NotShown(
                 f"Argo CD would call {kind} {obj['metadata']['name']} {got['status']}, not {health}: {got.get('message')}"

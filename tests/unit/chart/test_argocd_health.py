@@ -1,21 +1,17 @@
-"""The health checks for Argo CD, run by a real Lua on statuses of the three kinds.
-
-Argo CD runs them with the standard library closed, so they get nothing here but `ipairs`.
-"""
+"""The health check for Argo CD, run by a real Lua on statuses of the three kinds."""
 
 from pathlib import Path
 from typing import Any
 
-import lupa.lua51 as lua
 import pytest
 import yaml
 
-from chart import CHART, Manifest, render
+from argocd import SCRIPT, health
+from chart import Manifest, render
 from tuningfork.api import ApiModel, FineTuneJobStatus, ModelVersionStatus, RolloutStatus
 from tuningfork.api.crds import KINDS
 from tuningfork.api.reference import CONDITIONS
 
-SCRIPT = (CHART / "files" / "argocd" / "health.lua").read_text()
 FILES = sorted((Path(__file__).parent / "statuses").glob("*.yaml"))
 HEALTHS = {"healthy", "progressing", "degraded", "suspended"}
 MODELS: dict[str, type[ApiModel]] = {
@@ -23,14 +19,6 @@ MODELS: dict[str, type[ApiModel]] = {
     "ModelVersion": ModelVersionStatus,
     "Rollout": RolloutStatus,
 }
-
-
-def health(manifest: Manifest) -> dict[str, str]:
-    """What Argo CD gets."""
-    runtime = lua.LuaRuntime(unpack_returned_tuples=True)
-    sandbox = runtime.table_from({"obj": manifest, "ipairs": runtime.globals().ipairs}, recursive=True)
-    run = runtime.eval("function(code, env) local f = assert(loadstring(code)); setfenv(f, env); return f() end")
-    return dict(run(SCRIPT, sandbox))
 
 
 def load(path: Path) -> Manifest:
@@ -83,5 +71,5 @@ def test_a_degraded_object_says_why_even_without_a_message_of_its_own() -> None:
 def test_the_chart_offers_the_script_for_each_kind() -> None:
     (found,) = (o for o in render({"argocd": {"enabled": True}}) if o["metadata"]["name"] == "tuningfork-argocd")
     assert found["data"] == {
-        f"resource.customizations.health.tuningfork.dev_{kind.model.__name__}": SCRIPT for kind in KINDS
+        f"resource.customizations.health.tuningfork.dev_{kind.model.__name__}": SCRIPT.read_text() for kind in KINDS
     }

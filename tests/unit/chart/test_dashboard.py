@@ -6,18 +6,18 @@ import re
 import pytest
 
 from chart import CHART
-from dashboard import COLUMNS, ROWS, build_dashboard, panel_queries
+from dashboard import COLUMNS, DASHBOARD, ROWS, build_dashboard, panel_queries
 from lint_chart import as_rules, promtool_problems
 from tuningfork.control.metrics import Metrics
 from tuningfork.control.store import MemoryStore
 from tuningfork_serving.router.metrics import Outcome, RouterMetrics
 
-DASHBOARD = build_dashboard()
-QUERIES = panel_queries(DASHBOARD)
+BUILT = build_dashboard()
+QUERIES = panel_queries(BUILT)
 
 
 def test_the_chart_has_it() -> None:
-    assert json.loads((CHART / "files" / "dashboard.json").read_text()) == DASHBOARD
+    assert json.loads(DASHBOARD.read_text()) == BUILT
 
 
 def test_every_query_is_promql() -> None:
@@ -85,7 +85,7 @@ def test_the_outcomes_that_are_asked_for_exist() -> None:
 
 def test_panels_do_not_overlap_and_stay_on_the_grid() -> None:
     cells: set[tuple[int, int]] = set()
-    for panel in DASHBOARD["panels"]:
+    for panel in BUILT["panels"]:
         place = panel["gridPos"]
         covered = {
             (x, y)
