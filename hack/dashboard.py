@@ -151,10 +151,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Operator": (
         Panel(
-            "Queue depth",
-            "Objects that wait for a worker.",
+            "Queue depth and leaders",
+            "Objects that wait for a worker; replicas that lead, which must be one.",
             "short",
-            (("max(tuningfork_queue_depth)", "waiting"),),
+            (("max(tuningfork_queue_depth)", "waiting"), ("sum(tuningfork_leader)", "leaders")),
             width=6,
         ),
         Panel(
@@ -183,10 +183,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Reconcile duration p95",
             "From taking an object off the queue to its status being written.",
             "s",
-            (
-                (_quantile("tuningfork_reconcile_duration_seconds", "kind", ""), "{{kind}}"),
-                ("sum(tuningfork_leader)", "leaders (must be 1)"),
-            ),
+            ((_quantile("tuningfork_reconcile_duration_seconds", "kind", ""), "{{kind}}"),),
             width=6,
         ),
     ),

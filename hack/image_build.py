@@ -71,7 +71,7 @@ def docker_build(part: str, base: str) -> None:
 def buildah_build(part: str, base: str) -> None:
     """The machine's certificates are mounted: what it trusts is also what its registries need."""
     shell.run(
-        ["buildah", "bud", "--force-rm", "--network", "host", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro",
+        ["buildah", "bud", "--no-cache", "--force-rm", "--network", "host", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro",
          "--build-arg", f"BASE={base}", "-t", image_name(part), "-f", dockerfile(part), str(ROOT)],
         env=BUILDAH,
     )  # fmt: skip
