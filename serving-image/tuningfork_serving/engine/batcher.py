@@ -148,7 +148,7 @@ class Batcher(threading.Thread):
             return not self._stopping
 
     def _run_calls(self) -> None:
-        while self._calls:
+        for _ in range(len(self._calls)):
             function, future = self._calls.popleft()
             try:
                 future.set_result(function())

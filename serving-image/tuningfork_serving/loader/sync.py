@@ -59,6 +59,7 @@ class Sync:
     open_folder: Callable[[str], Folder]
     metrics: LoaderMetrics
     table: AdapterTable | None = None
+    clock: Callable[[], float] = time.monotonic
     held: dict[str, str] | None = None
     """What the engine held when it was last asked; None when it did not answer."""
     _trouble: dict[str, _Trouble] = field(default_factory=dict)
@@ -130,7 +131,7 @@ class Sync:
         self._trouble = {e.name: self._trouble[e.name] for e in turn.load if e.name in self._trouble}
         for entry in turn.load:
             trouble = self._trouble.get(entry.name)
-            if trouble is None or time.monotonic() >= trouble.retry_at:
+            if trouble is None or self.clock() >= trouble.retry_at:
                 await self._load(entry)
             if self._changed.is_set():
                 return  # a newer table may not want the rest
@@ -138,7 +139,7 @@ class Sync:
             shutil.rmtree(self.directory / name, ignore_errors=True)
 
     async def _load(self, entry: AdapterEntry) -> None:
-        started, copy = time.monotonic(), self.directory / entry.name
+        started, copy = self.clock(), self.directory / entry.name
         try:
             if not copy.exists():
                 await asyncio.to_thread(fetch_adapter, self.open_folder(entry.uri), entry.digest, copy)
@@ -148,8 +149,8 @@ class Sync:
             return
         self._trouble.pop(entry.name, None)
         await self.ask()
-        self.metrics.duration.observe(time.monotonic() - started)
-        logger.info("loaded %s in %.1f s", entry.name, time.monotonic() - started)
+        self.metrics.duration.observe(self.clock() - started)
+        logger.info("loaded %s in %.1f s", entry.name, self.clock() - started)
 
     async def _unload(self, name: str) -> None:
         try:
@@ -166,7 +167,7 @@ class Sync:
         pause = min(BACKOFF_SECONDS[0] * 2 ** (failures - 1), BACKOFF_SECONDS[1])
         if before is None or before.message != message:
             logger.warning("cannot load %s: %s", name, message)
-        self._trouble[name] = _Trouble(message, failures, time.monotonic() + pause)
+        self._trouble[name] = _Trouble(message, failures, self.clock() + pause)
 
     def _copies(self) -> list[str]:
         return [path.name for path in self.directory.iterdir() if not path.name.startswith(".")]

@@ -142,10 +142,11 @@ class Router:
 
     async def feedback(self, request: web.Request) -> web.Response:
         id_, rating = parse_feedback(await request.read())
-        origin = self._ids.read(id_)
-        if origin is None:
+        found = self._ids.read(id_)
+        if found is None:
             raise invalid_feedback(f"{id_[:80]!r} is no id of an answer of this endpoint", "id")
-        counted = self._ratings.first(id_)
+        origin, answer = found
+        counted = self._ratings.first(answer)
         if counted:
             labels = self.metrics.labels(origin.track, origin.slice, origin.version)
             self.metrics.rate(labels, rating, time.monotonic())

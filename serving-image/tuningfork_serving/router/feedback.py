@@ -23,8 +23,9 @@ REMEMBERED = 100_000
 _TRACKS = {**{str(track): track.value[0] for track in TrackName}, "none": "n"}
 _SLICES = {**{str(slice_): slice_.value[0] for slice_ in Slice}, TESTER: "t"}
 _ID = re.compile(
-    r"^(?:chatcmpl-|cmpl-)?(?P<named>(?P<version>[a-z0-9-]+)\.(?P<role>[a-z]{2})\.[\w-]{12})\.(?P<tag>[\w-]{16})(?:-\d+)?$"
+    r"^(?:chatcmpl|cmpl)-(?P<named>(?P<version>[a-z0-9-]+)\.(?P<role>[a-z]{2})\.[\w-]{12})\.(?P<tag>[\w-]{16})(?:-\d+)?$"
 )
+"""Engines put a prefix before the request's id; some append the choice's index."""
 
 
 class Origin(NamedTuple):
@@ -52,13 +53,13 @@ class Ids:
         named = f"{origin.version}.{role}.{secrets.token_urlsafe(9)}"
         return f"{named}.{self._tag(named)}"
 
-    def read(self, id_: str) -> Origin | None:
-        """Who answered under this completion id; None when no router of ours made it."""
+    def read(self, id_: str) -> tuple[Origin, str] | None:
+        """Who answered under this completion id, and the id as we made it; None when no router of ours did."""
         match = _ID.match(id_)
         if match is None or not hmac.compare_digest(match["tag"], self._tag(match["named"])):
             return None
         role = match["role"]
-        return Origin(match["version"], _name(_TRACKS, role[0]), _name(_SLICES, role[1]))
+        return Origin(match["version"], _name(_TRACKS, role[0]), _name(_SLICES, role[1])), match["named"]
 
     def _tag(self, named: str) -> str:
         return urlsafe_b64encode(hmac.digest(self._key, named.encode(), hashlib.sha256)[:12]).decode()

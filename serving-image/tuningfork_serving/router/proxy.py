@@ -142,7 +142,9 @@ async def _relay_stream(
     request: web.Request, call: Call, upstream: aiohttp.ClientResponse, rename: Renaming, record: Record
 ) -> web.StreamResponse:
     events = EventStream(rename, call.wants_usage)
-    chunk = await _read(upstream, record)  # before the status line goes out: a stream that never begins is a 502
+    chunk = await _read(
+        upstream, record, Outcome.UPSTREAM_ERROR
+    )  # before the status line goes out: a stream that never begins is a 502
     if not chunk:
         raise Failed(Outcome.UPSTREAM_ERROR, "the stream ended before its first event")
     response = web.StreamResponse(headers=STREAM_HEADERS)
@@ -152,7 +154,7 @@ async def _relay_stream(
             if shown := b"".join(events.feed(chunk)):
                 await _write(response, shown, record)
                 record.saw_event()
-            chunk = await _read(upstream, record)
+            chunk = await _read(upstream, record, Outcome.STREAM_ERROR)
         if events.error or not events.done:
             raise Failed(Outcome.STREAM_ERROR, events.error or "the stream ended without [DONE]")
     except Failed as error:
@@ -172,14 +174,14 @@ async def _begin(request: web.Request, response: web.StreamResponse, record: Rec
         raise ClientGone from error
 
 
-async def _read(upstream: aiohttp.ClientResponse, record: Record) -> bytes:
+async def _read(upstream: aiohttp.ClientResponse, record: Record, broken: Outcome) -> bytes:
     try:
         with record.outside():
             return await upstream.content.readany()
     except TimeoutError as error:
         raise Failed(Outcome.TIMEOUT, "the stream did not end in time") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise Failed(Outcome.STREAM_ERROR, f"the stream broke off: {error}") from error
+        raise Failed(broken, f"the stream broke off: {error}") from error
 
 
 async def _write(response: web.StreamResponse, data: bytes, record: Record) -> None:

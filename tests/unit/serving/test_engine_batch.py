@@ -57,7 +57,11 @@ def alone(base_dir: Path, adapter_dirs: dict[str, Path]) -> Callable[..., str]:
             reference = PeftModel.from_pretrained(reference, adapter_dirs[adapter])
         ids = torch.tensor([model.tokenizer(prompt)["input_ids"]])
         out = reference.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, eos_token_id=None
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=tokens,
+            do_sample=False,
+            eos_token_id=None,
         )
         return str(model.tokenizer.decode(out[0, ids.shape[1] :]))
 
@@ -82,7 +86,13 @@ def test_a_mixed_batch_answers_each_request_as_if_it_were_alone(
     model: LoraModel, adapter_dirs: dict[str, Path], alone: Callable[..., str]
 ) -> None:
     handles = {name: model.load_adapter(path) for name, path in adapter_dirs.items()} | {None: BASE}
-    wanted = [("hello", "one"), ("a much longer prompt than that", None), ("hello", "two"), ("hello", None), ("x", "one")]
+    wanted = [
+        ("hello", "one"),
+        ("a much longer prompt than that", None),
+        ("hello", "two"),
+        ("hello", None),
+        ("x", "one"),
+    ]
     requests = [Request(model, prompt, handles[adapter]) for prompt, adapter in wanted]
     run(batch(model), *requests)
     assert [request.text for request in requests] == [alone(model, *each) for each in wanted]
