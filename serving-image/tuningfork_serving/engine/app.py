@@ -160,8 +160,9 @@ class Engine:
                 raise bad_request(f"the model's chat template refuses the messages: {error}", "messages") from error
             ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
             return ids
-        prompt = parsed.prompt[0] if parsed.prompt and isinstance(parsed.prompt[0], str) else parsed.prompt
-        ids = tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else list(prompt)  # type: ignore[arg-type]
+        prompt = parsed.prompt
+        text = prompt if isinstance(prompt, str) else prompt[0] if prompt and isinstance(prompt[0], str) else None
+        ids = [token for token in prompt if isinstance(token, int)] if text is None else tokenizer(text)["input_ids"]
         if not ids or not all(0 <= token < self.model.config.vocab_size for token in ids):
             raise bad_request("prompt must be a text or tokens of the model's vocabulary, and not empty", "prompt")
         return ids
@@ -173,7 +174,7 @@ class Engine:
             raise bad_request(
                 f"This model's maximum context length is {self.model.max_length} tokens; the prompt has {prompt} and "
                 f"{wanted} more were asked for. Shorten the prompt or lower max_tokens.",
-                "max_tokens" if room >= 1 else "messages",
+                "max_tokens" if room >= 1 else "prompt",
             )
         return wanted
 
