@@ -81,7 +81,7 @@ def install_operator(story: Story, env: Environment, images: str) -> None:
     forget_earlier_demo(env)
     with story.bar("helm upgrade --install tuningfork charts/tuningfork") as bar:
         bar.show(30)
-        env.install(env.values(images))
+        env.install(env.values(images, namespaces=[NAMESPACE]))
     story.say("two replicas; one leads, the other can take over within 15 seconds")
 
 

@@ -24,6 +24,8 @@ from tuningfork_serving.router.routes import Lane, Routes
 
 ATTEMPTS = 3
 CONNECT_SECONDS = 2.0
+VERSION_HEADER = "X-TuningFork-Version"
+"""On every answer: the ModelVersion that gave it."""
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -59,13 +61,14 @@ class Proxy:
     async def _answer(self, request: web.Request, call: Call, routes: Routes, lane: Lane) -> web.StreamResponse:
         labels = self._metrics.labels(lane.track, lane.slice, lane.target.version)
         rename = Renaming(lane.target.adapter, routes.table.model)
+        told = {VERSION_HEADER: lane.target.version}
         id_ = self._ids.make(Origin(lane.target.version, str(lane.track), str(lane.slice)))
         try:
             with Record(self._metrics, labels) as record:
                 async with self._open(call, lane.target.adapter, id_, record) as upstream:
                     if call.stream and upstream.status == 200:
-                        return await _relay_stream(request, call, upstream, rename, record)
-                    return await _relay_whole(upstream, rename, record)
+                        return await _relay_stream(request, call, upstream, rename, record, told)
+                    return await _relay_whole(upstream, rename, record, told)
         except Unanswered:
             raise
         except ClientGone:
@@ -124,7 +127,9 @@ class _Elsewhere(Exception):  # noqa: N818 - a direction
     """This pod cannot answer; another may."""
 
 
-async def _relay_whole(upstream: aiohttp.ClientResponse, rename: Renaming, record: Record) -> web.Response:
+async def _relay_whole(
+    upstream: aiohttp.ClientResponse, rename: Renaming, record: Record, told: dict[str, str]
+) -> web.Response:
     try:
         with record.outside():
             body = await upstream.read()
@@ -135,11 +140,16 @@ async def _relay_whole(upstream: aiohttp.ClientResponse, rename: Renaming, recor
         raise Failed(Outcome.UPSTREAM_ERROR, f"the answer broke off: {error}") from error
     record.outcome = outcome_of_status(upstream.status)
     record.tokens = read_usage(parsed)
-    return web.Response(body=rename(body), status=upstream.status, content_type=upstream.content_type)
+    return web.Response(body=rename(body), status=upstream.status, content_type=upstream.content_type, headers=told)
 
 
 async def _relay_stream(
-    request: web.Request, call: Call, upstream: aiohttp.ClientResponse, rename: Renaming, record: Record
+    request: web.Request,
+    call: Call,
+    upstream: aiohttp.ClientResponse,
+    rename: Renaming,
+    record: Record,
+    told: dict[str, str],
 ) -> web.StreamResponse:
     events = EventStream(rename, call.wants_usage)
     chunk = await _read(
@@ -147,7 +157,7 @@ async def _relay_stream(
     )  # before the status line goes out: a stream that never begins is a 502
     if not chunk:
         raise Failed(Outcome.UPSTREAM_ERROR, "the stream ended before its first event")
-    response = web.StreamResponse(headers=STREAM_HEADERS)
+    response = web.StreamResponse(headers=STREAM_HEADERS | told)
     try:
         await _begin(request, response, record)
         while chunk:
