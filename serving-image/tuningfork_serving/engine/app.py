@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import transformers
 from aiohttp import web
 from prometheus_client import disable_created_metrics, generate_latest
 
@@ -254,6 +255,8 @@ def run() -> None:
     arguments = _arguments()
     configure_logging()
     disable_created_metrics()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     model = LoraModel(arguments.model, dtype=DTYPES[arguments.dtype], max_rank=arguments.max_lora_rank)
     model.max_length = min(arguments.max_model_len or model.max_length, model.max_length)
     model.warm_up()

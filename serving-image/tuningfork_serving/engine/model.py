@@ -1,8 +1,7 @@
-"""One base model with many LoRA adapters, any mix of them in one forward pass.
+"""One base model with many LoRA adapters, its tokenizer and its cache.
 
-peft lets a batch name an adapter for each row, but its own entry point walks all modules and registers 210 hooks at every step
-(6-10 ms of 50 for SmolLM2-135M on two cores). Here the hooks stay registered and read the current batch's names. Loading each
-adapter into a model of its own, or switching the active adapter, would leak one client's adapter into another's answer.
+There is one PeftModel for all: it reads and places the adapters' weights, `lora` computes with them. A model for each adapter would load
+the base again and again, and one whose active adapter is switched leaks one client's adapter into another's answer.
 
 Not thread-safe: everything here runs on the inference thread.
 """
@@ -14,14 +13,15 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners.lora.layer import LoraLayer
+from peft.tuners.lora.layer import Linear
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tuningfork_serving.engine.kv_cache import RowCache
+from tuningfork_serving.engine.lora import Mix, StackedLayer, foreign_layers
 
 BASE = "__base__"
-"""peft's name for a row without an adapter."""
+"""The handle of rows without an adapter."""
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -40,13 +40,14 @@ class LoraModel:
         self.end_tokens = _end_tokens(base, self.tokenizer)
         self.cache = RowCache(self.config.num_hidden_layers)
         self.max_rank = max_rank
-        # The rank-1 adapter is never named by a batch: it only wraps the layers before the first real one comes.
+        # Never named by a batch: it only makes the PeftModel before the first real adapter comes.
         wrapper = LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM")
         self._peft = get_peft_model(base, wrapper, adapter_name="wrapper", autocast_adapter_dtype=False).eval()
-        self._names: list[str] = []
-        self._hooked: set[int] = set()
+        self._handles: list[str] = []
         self._numbers = itertools.count(1)
-        self._hook_layers()
+        self._mix = Mix()
+        self._layers: dict[str, StackedLayer] = {}
+        self._stack()
 
     def load_adapter(self, directory: Path) -> str:
         """Loads an adapter and returns the handle that batches name; takes 0.2 s for SmolLM2 at rank 8."""
@@ -59,19 +60,24 @@ class LoraModel:
         except Exception as error:
             self.unload_adapter(handle)
             raise AdapterError(f"{directory}: {error}") from error
-        if result.missing_keys or result.unexpected_keys:
+        unfit = [*result.missing_keys, *result.unexpected_keys, *foreign_layers(self._peft, handle)]
+        if unfit:
             self.unload_adapter(handle)
             raise AdapterError(
-                f"{directory}: its weights do not fit the base model: {(result.missing_keys + result.unexpected_keys)[:3]}"
+                f"{directory}: this engine serves plain LoRA on linear layers of its base, not {unfit[0]}"
             )
         self._peft.eval()
-        self._hook_layers()
+        self._handles.append(handle)
+        self._stack()
         return handle
 
     def unload_adapter(self, handle: str) -> None:
         """Frees an adapter that no running row names any more."""
         if handle in self._peft.peft_config:
             self._peft.delete_adapter(handle)
+        if handle in self._handles:
+            self._handles.remove(handle)
+            self._stack()
 
     def check_adapter(self, directory: Path) -> None:
         """Raises AdapterError for what this engine would answer wrongly."""
@@ -97,14 +103,14 @@ class LoraModel:
         Row i gets ``tokens[i]`` at positions from ``starts[i]``. Shorter rows are padded on the right: what the padding writes
         lies behind the row's end, is masked, and is overwritten by the row's next tokens.
         """
-        if unknown := set(handles) - self._peft.peft_config.keys() - {BASE}:
-            raise AdapterError(f"not loaded: {sorted(unknown)}")  # peft would answer from the base
+        if unknown := set(handles) - {BASE, *self._handles}:
+            raise AdapterError(f"not loaded: {sorted(unknown)}")  # else the base would answer
         longest = max(map(len, tokens))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in tokens])
         positions = torch.tensor(starts).unsqueeze(1) + torch.arange(longest)
         ends = torch.tensor([len(row) - 1 for row in tokens])
         kept, where = torch.unique(ends, return_inverse=True)
-        self._names[:] = handles
+        self._mix.aim(handles)
         logits: Tensor = self._peft.base_model.model(
             input_ids=ids,
             attention_mask=self.cache.aim(first_row, positions),
@@ -119,7 +125,7 @@ class LoraModel:
     def warm_up(self) -> None:
         """Makes the first request as fast as the next: kernels are compiled for their shapes at first use (3 s)."""
         for start, tokens in ((0, [0] * 64), (64, [0])):
-            self.forward(0, [tokens] * 2, [start] * 2, [BASE, "wrapper"])
+            self.forward(0, [tokens] * 2, [start] * 2, [BASE, BASE])
 
     @torch.inference_mode()
     def move_row(self, source: int, target: int) -> None:
@@ -131,16 +137,13 @@ class LoraModel:
         """Nothing runs: gives memory back."""
         self.cache.rest()
 
-    def _hook_layers(self) -> None:
-        for module in self._peft.modules():
-            if isinstance(module, LoraLayer) and id(module) not in self._hooked:
-                module.register_forward_pre_hook(self._name_rows, with_kwargs=True)
-                self._hooked.add(id(module))
-
-    def _name_rows(
-        self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return args, {**kwargs, "adapter_names": self._names}
+    @torch.inference_mode()
+    def _stack(self) -> None:
+        for name, module in self._peft.named_modules():
+            if isinstance(module, Linear):
+                layer = self._layers.get(name) or StackedLayer(module, self._mix)
+                self._layers[name] = layer
+                layer.stack(self._handles)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

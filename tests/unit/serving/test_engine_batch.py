@@ -1,11 +1,13 @@
 """Requests share passes without sharing anything else: each answer equals the one that transformers and peft give it alone."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 
 from tuningfork_serving.engine import batcher as batcher_module
@@ -210,12 +212,37 @@ def test_a_stop_string_and_the_end_token_both_end_with_stop(model: LoraModel, al
     assert (ended.finished, ended.generation.generated) == ("stop", stopped.generation.generated)
 
 
+def test_an_adapter_stored_in_float32_serves_on_a_base_in_bfloat16(
+    base_dir: Path, adapter_dirs: dict[str, Path]
+) -> None:
+    model = LoraModel(base_dir, dtype=torch.bfloat16)
+    one = model.load_adapter(adapter_dirs["one"])
+    base, tuned = model.forward(0, [[5, 6], [5, 6]], [0, 0], [BASE, one])
+    assert not torch.equal(base, tuned)
+
+
+def test_an_adapter_whose_weights_are_another_model_s_is_refused_and_leaves_nothing(
+    model: LoraModel, adapter_dirs: dict[str, Path], tmp_path: Path, alone: Callable[..., str]
+) -> None:
+    shutil.copytree(adapter_dirs["one"], tmp_path / "wrong")
+    save_file(
+        {"base_model.model.other.lora_A.weight": torch.zeros(4, 9)}, tmp_path / "wrong" / "adapter_model.safetensors"
+    )
+    with pytest.raises(AdapterError):
+        model.load_adapter(tmp_path / "wrong")
+    request = Request(model, "hello", model.load_adapter(adapter_dirs["two"]))
+    run(batch(model), request)
+    assert request.text == alone(model, "hello", "two")
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         pytest.param({"r": 8}, "LoRA rank 8 is greater than max_lora_rank 4", id="too high a rank"),
         pytest.param({"use_dora": True}, "use_dora is set", id="DoRA"),
         pytest.param({"modules_to_save": ["lm_head"]}, "modules_to_save is set", id="whole modules"),
+        pytest.param({"target_modules": ["embed_tokens", "q_proj"]}, "plain LoRA on linear layers", id="an embedding"),
+        pytest.param({"lora_bias": True}, "plain LoRA on linear layers", id="a bias of the adapter"),
         pytest.param({"bias": "lora_only"}, "bias is lora_only", id="trained biases"),
     ],
 )
