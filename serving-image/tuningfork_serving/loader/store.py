@@ -162,12 +162,13 @@ def _fetch(folder: Folder, files: dict[str, FileEntry] | dict[str, None], target
 
 
 def _verify(folder: Folder, name: str, entry: FileEntry, path: Path) -> None:
-    digest = _sha256(path)
+    digest = sha256(path)
     if digest != entry.sha256:
         raise VerificationError(f"{folder.uri}/{name} has sha256 {digest}, its manifest says {entry.sha256}")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
     digest = hashlib.sha256()
     for chunk in _chunks(path):
         digest.update(chunk)
