@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from peft.tuners.tuners_utils import BaseTunerLayer
+
 from tuningfork.api.artifacts import ARTIFACTS, Manifest
 from tuningfork_trainer.folders import save_folder
 from tuningfork_trainer.store import ObjectStore
@@ -35,5 +37,9 @@ def publish(
 
 
 def target_modules(model: Any) -> list[str]:
-    """Names of the modules that have an adapter."""
-    return sorted(model.peft_config["default"].target_modules)
+    """Names of the modules that have an adapter: the last parts of their paths where those say it all, as engines expect."""
+    modules = dict(model.get_base_model().named_modules())
+    adapted = {path for path, module in modules.items() if isinstance(module, BaseTunerLayer)}
+    names = {path.rpartition(".")[2] for path in adapted}
+    meant = {path for path in modules if path.rpartition(".")[2] in names}
+    return sorted(names if meant == adapted else adapted)

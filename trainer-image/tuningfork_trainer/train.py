@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from tuningfork.api.finetunejob import LoRA
@@ -95,6 +95,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[hooks],
     )
+    trainer.remove_callback(PrinterCallback)
     with stop.deferred():
         trainer.train(resume_from_checkpoint=str(resume.folder) if resume else None)
     history: list[dict[str, Any]] = trainer.state.log_history
