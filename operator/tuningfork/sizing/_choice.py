@@ -120,7 +120,7 @@ def _nothing_offered(accepted: Sequence[str], offers: Sequence[Offer]) -> str:
     has = ", ".join(offer.accelerator for offer in offers) or "no node that takes pods"
     unknown = [name for name in accepted if name != CPU and name not in BY_NAME]
     hint = f" ({', '.join(unknown)}: not in the catalogue)" if unknown else ""
-    return f"spec.compute.accelerators asks for {', '.join(accepted) or 'any'}{hint}; the cluster has {has}"
+    return f"spec.compute.accelerators asks for {', '.join(accepted) or 'any'}{hint}; available: {has}"
 
 
 def _too_large(work: Workload, wanted: Sequence[Offer]) -> str:

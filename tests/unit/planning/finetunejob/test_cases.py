@@ -128,7 +128,7 @@ CASES = [
         lambda: make_job().prepared().spec(compute__accelerators=["nvidia-h200"]),
         "Queued",
         "NothingFits",
-        "asks for nvidia-h200; the cluster has cpu",
+        "asks for nvidia-h200; available: cpu",
         id="an accelerator that the cluster lacks is waited for",
     ),
     pytest.param(
