@@ -73,6 +73,7 @@ def _start_serving(observed: RolloutObserved, draft: Draft, candidate: Candidate
 def _become_ready(observed: RolloutObserved, draft: Draft, candidate: CandidateStatus, stable: VersionRef) -> None:
     """Loaded everywhere, the way back proven, its series primed and the analysis awake: then the first weight."""
     spec = observed.rollout.spec
+    candidate = _prime(observed, draft, candidate)
     if not observed.loaded_everywhere(candidate.adapter):
         problem = observed.load_problem(candidate.adapter)
         if _is_late(observed, draft, candidate):
@@ -88,14 +89,14 @@ def _become_ready(observed: RolloutObserved, draft: Draft, candidate: CandidateS
     if not observed.loaded_everywhere(stable.adapter):
         message = f"the way back is not ready: {stable.version}: {observed.load_problem(stable.adapter)}"
         return draft.blocked(RolloutReason.WaitingForReplicas, message)
-    if not _is_primed(observed, draft, candidate) or not analysis.is_watched(observed, draft, candidate.version):
+    if not _is_primed(draft, candidate) or not analysis.is_watched(observed, draft, candidate.version):
         return draft.blocked(RolloutReason.Walking, f"{candidate.version} is ready; its series are primed at weight 0")
     outcome = decide(spec.analysis, draft.metrics_of(candidate.version), draft.now)
     if outcome.action is not Action.PASS:
         return draft.blocked(
             outcome.reason, f"{candidate.version} gets no weight while nobody sees it: {outcome.message}"
         )
-    return _enter_step(observed, draft, draft.candidate or candidate, 0)
+    return _enter_step(observed, draft, candidate, 0)
 
 
 def _is_late(observed: RolloutObserved, draft: Draft, candidate: CandidateStatus) -> bool:
@@ -105,12 +106,17 @@ def _is_late(observed: RolloutObserved, draft: Draft, candidate: CandidateStatus
     return draft.now >= deadline
 
 
-def _is_primed(observed: RolloutObserved, draft: Draft, candidate: CandidateStatus) -> bool:
+def _prime(observed: RolloutObserved, draft: Draft, candidate: CandidateStatus) -> CandidateStatus:
+    """Notes when every router knew the candidate; they may while engines still load it."""
+    table = observed.table
+    known = table is not None and table.candidate is not None and table.candidate.adapter == candidate.adapter
+    if candidate.primed_at is None and table and known and observed.acknowledged(table.generation):
+        return change(draft, candidate, primed_at=draft.at)
+    return candidate
+
+
+def _is_primed(draft: Draft, candidate: CandidateStatus) -> bool:
     if candidate.primed_at is None:
-        table = observed.table
-        known = table is not None and table.candidate is not None and table.candidate.adapter == candidate.adapter
-        if table and known and observed.acknowledged(table.generation):
-            change(draft, candidate, primed_at=draft.at)
         return False
     left = PRIMING_SECONDS - (draft.now - parse_time(candidate.primed_at)).total_seconds()
     draft.soon.append(left)

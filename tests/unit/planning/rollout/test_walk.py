@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from support.rollout_world import (
     FEEDBACK,
     Traffic,
@@ -13,7 +14,6 @@ from support.rollout_world import (
     make_version,
     serving,
 )
-
 from tuningfork.api import parse_time
 from tuningfork.api.rollout import CandidateState
 
