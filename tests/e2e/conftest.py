@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
+
 from demo.environment import SYSTEM_NAMESPACE, CommandError, Environment, Manifest
-from support.main_job import BUCKET
-from support.tiny_model import jsonl, rows, write_tiny_model
+from support.main_job import BUCKET, jsonl, rows
+from support.tiny_model import make_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +49,7 @@ def _installed_values(env: Environment) -> Manifest | None:
 def base(env: Environment, tmp_path_factory: pytest.TempPathFactory) -> str:
     """URI of the tiny model."""
     env.bucket(BUCKET)
-    env.upload(write_tiny_model(tmp_path_factory.mktemp("tiny")), BUCKET, "base/tiny")
+    env.upload(make_checkpoint(tmp_path_factory.mktemp("tiny")), BUCKET, "base/tiny")
     return f"s3://{BUCKET}/base/tiny"
 
 

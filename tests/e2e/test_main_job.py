@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from demo.environment import Environment, Manifest, wait_until
-from support.main_job import BUCKET, JOBS, ROLLOUTS, VERSIONS, condition, follow, make_job
-from support.tiny_model import jsonl, rows
+from support.main_job import BUCKET, JOBS, ROLLOUTS, VERSIONS, condition, follow, jsonl, make_job, rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.usefixtures("operator")]
 
@@ -46,7 +46,7 @@ def world(env: Environment, operator: None, namespace: str, base: str, put_rows:
 
 
 def test_a_job_becomes_a_verified_version(world: World) -> None:
-    dirty = [*rows(100), *rows(3), {"instruction": "What colour has air?", "input": "", "output": " "}]
+    dirty = [*rows(100), *rows(3), {"instruction": "What colour is air?", "input": "", "output": " "}]
     dirty.append({"instruction": "Who knows?", "input": "", "output": "Ask jo@example.com about the colour."})
     world.start("first", world.put_rows("first.jsonl", jsonl(dirty)), data={
         "sources": [{"name": "rows", "uri": f"s3://{BUCKET}/first.jsonl"}], "cleaning": {"redactPII": ["Email"]},

@@ -4,11 +4,23 @@ import json
 from typing import Any
 
 from demo.environment import Environment, Manifest, wait_until
+from support.tiny_model import make_rows
 
 BUCKET = "e2e"
 JOBS = "finetunejobs.tuningfork.dev"
 VERSIONS = "modelversions.tuningfork.dev"
 ROLLOUTS = "rollouts.tuningfork.dev"
+
+
+def rows(count: int, shift: int = 0) -> list[Manifest]:
+    """Rows that the tiny model can learn; ``shift`` gives them each other's answers."""
+    plain = make_rows(count)
+    return [row | {"output": plain[(n + shift) % count]["output"]} for n, row in enumerate(plain)]
+
+
+def jsonl(data: list[Manifest]) -> bytes:
+    """One row a line."""
+    return "".join(json.dumps(row) + "\n" for row in data).encode()
 
 
 def make_job(namespace: str, name: str, base: str, data: str, **changes: Any) -> Manifest:
