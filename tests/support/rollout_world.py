@@ -174,6 +174,8 @@ class World:
         self.hits: list[Hit] = []
         self.measured: dict[tuple[Any, ...], Measurement] = {}
         self.writes = 0
+        self.splits: list[dict[str, int]] = []
+        """Every split that routers were told, in order."""
         self.plans: list[Plan] = []
         self.events: list[tuple[str, str]] = []
         self._nonce = 0
@@ -319,7 +321,7 @@ class World:
             self.hits.append(Hit(self.now, version, slice_, n, n * users.failing, n * users.bad))
 
     def _measure(self, rollout: Rollout) -> dict[tuple[str, str], Measurement]:
-        """As the controller does: one reading a metric, kept for one interval."""
+        """As the controller does: one reading a metric, kept for one interval; the first comes after the pass that asked for it."""
         out: dict[tuple[str, str], Measurement] = {}
         status = rollout.status
         interval = seconds(rollout.spec.analysis.interval)
@@ -329,7 +331,8 @@ class World:
                 old = self.measured.get(key)
                 if old is None or self.now >= old.at + timedelta(seconds=interval):
                     self.measured[key] = self._reading(metric, subject)
-                out[subject.version, metric.name] = self.measured[key]
+                if self.measured[key].at < self.now or old:
+                    out[subject.version, metric.name] = self.measured[key]
         return out
 
     def _reading(self, metric: AnalysisMetric, subject: Subject) -> Measurement:
@@ -357,6 +360,8 @@ class World:
                 self._write(f"{key[0]} {key[1]}")
                 self.children[key] = json.loads(json.dumps(child))
                 changed = True
+                if self.shares and self.splits[-1:] != [self.shares]:
+                    self.splits.append(self.shares)
         if plan.status is not None and plan.status != self.status:
             self._write("status")
             self.status = json.loads(json.dumps(plan.status))
