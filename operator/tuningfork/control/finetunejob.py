@@ -35,7 +35,7 @@ class FineTuneJobController:
     """Observes and plans; see `tuningfork.control.controller.Controller`."""
 
     resource = FINETUNEJOB
-    watched = (
+    watched: tuple[Watched, ...] = (
         Watched(JOB, LABEL_JOB, lambda child: _by_label(child)),
         Watched(POD, LABEL_JOB, lambda child: _by_label(child)),
         Watched(CONFIG_MAP, LABEL_JOB, lambda child: _by_label(child)),

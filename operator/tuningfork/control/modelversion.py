@@ -29,7 +29,7 @@ class ModelVersionController:
         self._store = store
         self._outside = outside
         self._objects = objects or S3(settings.s3)
-        self.watched = (Watched(ROLLOUT, None, self._versions_of),)
+        self.watched: tuple[Watched, ...] = (Watched(ROLLOUT, None, self._versions_of),)
 
     def observe(self, parent: Manifest) -> Observed:
         rollouts = self._store.list("Rollout", parent["metadata"]["namespace"])

@@ -53,6 +53,9 @@ _DENIED = frozenset(
     }
 )
 
+_TRANSIENT = frozenset({408, 429})
+"""Client errors that go away by themselves: too slow, too many."""
+
 
 class Location(NamedTuple):
     """Where an s3:// URI points."""
@@ -163,8 +166,11 @@ def _by_code(at: Location, response: Any) -> StorageError:
         return ObjectNotFoundError(f"there is no {at}")
     if code in _DENIED or status in (401, 403):
         return StorageDeniedError(f"the object store refuses access to {at} ({code})")
-    words = _cut(str(response.get("Error", {}).get("Message", "")))
-    return StorageUnavailableError(f"the object store answers {status} {code} for {at}: {words}")
+    words = _cut(str(response.get("Error", {}).get("Message", ""))).rstrip(".")
+    text = f"the object store answers {status} {code} for {at}: {words}"
+    if 400 <= status < 500 and status not in _TRANSIENT:
+        return StorageDeniedError(text)  # the same request is refused again, such as a bucket name that cannot be
+    return StorageUnavailableError(text)
 
 
 def _cut(text: str) -> str:

@@ -42,6 +42,8 @@ def client_error(code: str, status: int, message: str = "") -> exceptions.Client
         ("Novel", 403, StorageDeniedError, "(Novel)"),
         ("SlowDown", 503, StorageUnavailableError, "answers 503 SlowDown"),
         ("InternalError", 500, StorageUnavailableError, "answers 500 InternalError"),
+        ("InvalidBucketName", 400, StorageDeniedError, "answers 400 InvalidBucketName"),
+        ("TooManyRequests", 429, StorageUnavailableError, "answers 429"),
     ],
 )
 def test_answers_are_told_apart(code: str, status: int, kind: type[StorageError], sentence: str) -> None:

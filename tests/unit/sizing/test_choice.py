@@ -92,7 +92,9 @@ def test_each_step_down_needs_less_memory_and_the_last_one_says_so() -> None:
         pytest.param(("nvidia-t4",), (CPU,), "asks for nvidia-t4; available: cpu", id="not there"),
         pytest.param(("h100",), (CPU,), "(h100: not in the catalogue)", id="a name that nobody knows"),
         pytest.param((), (), "available: no node that takes pods", id="no node"),
-        pytest.param(("nvidia-t4",), (T4,), "nvidia-t4 needs 18.0 GiB of usable 14.2 GiB", id="too small, with what it needs"),
+        pytest.param(
+            ("nvidia-t4",), (T4,), "nvidia-t4 needs 18.0 GiB of usable 14.2 GiB", id="too small, with what it needs"
+        ),
     ],
 )
 def test_nothing_fits_says_what_would(accepted: tuple[str, ...], offers: tuple[Offer, ...], sentence: str) -> None:

@@ -39,7 +39,9 @@ MEMORY_REQUEST = 1.2
 MEMORY_LIMIT = 1.5
 """Of the estimate, for CPU runs."""
 MEMORY_RAISE = 1.5
-"""After each OOMKilled."""
+"""After each OOMKilled, up to the largest node."""
+NODE_SHARE = 0.9
+"""Of a node's memory; what runs on every node needs its part."""
 
 JOB_MOUNT = "/etc/tuningfork"
 TOKEN_MOUNT = "/var/run/tuningfork"  # noqa: S105 - a path
@@ -173,7 +175,7 @@ def _pod_template(observed: Observed, job: FineTuneJob, attempt: Attempt) -> Man
             {"name": "job", "mountPath": JOB_MOUNT, "readOnly": True},
             {"name": "intake-token", "mountPath": TOKEN_MOUNT, "readOnly": True},
         ],
-        resources=_resources(settings, attempt),
+        resources=_resources(settings, attempt, observed.offers),
         s3=True,
     )
     token = {"serviceAccountToken": {"audience": INTAKE_AUDIENCE, "expirationSeconds": 3600, "path": TOKEN_FILE}}
@@ -192,7 +194,7 @@ def _pod_template(observed: Observed, job: FineTuneJob, attempt: Attempt) -> Man
     )
 
 
-def _resources(settings: Settings, attempt: Attempt) -> Manifest:
+def _resources(settings: Settings, attempt: Attempt, offers: tuple[Offer, ...]) -> Manifest:
     """CPU runs by the estimate, GPU runs by what passes through host memory; the administrator's figures win on CPU."""
     raised = MEMORY_RAISE**attempt.memory_raises
     sizing = attempt.sizing
@@ -202,15 +204,22 @@ def _resources(settings: Settings, attempt: Attempt) -> Manifest:
             "requests": {"cpu": "1", "memory": _mebibytes(memory)},
             "limits": {"memory": _mebibytes(2 * memory), GPU_RESOURCE: str(sizing.count)},
         }
-    request, limit = 1.0 * GIB * raised, 4.0 * GIB * raised
-    if sizing:
-        request, limit = (sizing.per_gpu_bytes * raised * share for share in (MEMORY_REQUEST, MEMORY_LIMIT))
-    chosen: dict[str, dict[str, Any]] = {
-        "requests": {"cpu": "500m", "memory": _mebibytes(request)},
-        "limits": {"memory": _mebibytes(limit)},
+    most = next((o.usable_bytes * NODE_SHARE for o in offers if o.accelerator == CPU), math.inf)
+    request, limit = (
+        (sizing.per_gpu_bytes * MEMORY_REQUEST, sizing.per_gpu_bytes * MEMORY_LIMIT) if sizing else (GIB, 4 * GIB)
+    )
+    chosen = {
+        "requests": {"cpu": "500m", "memory": _mebibytes(min(request * raised, most))},
+        "limits": {"memory": _mebibytes(min(limit * raised, most))},
     }
-    given = settings.trainer_resources
-    return {kind: {**chosen.get(kind, {}), **given.get(kind, {})} for kind in {**chosen, **given}}
+    return _overridden(chosen, settings.trainer_resources)
+
+
+def _overridden(chosen: dict[str, dict[str, str]], given: dict[str, Any]) -> Manifest:
+    """What the administrator gives replaces our request *and* limit of that resource: one of each could contradict."""
+    decided = {resource for amounts in given.values() for resource in amounts}
+    kept = {kind: {r: amount for r, amount in c.items() if r not in decided} for kind, c in chosen.items()}
+    return {kind: {**kept.get(kind, {}), **given.get(kind, {})} for kind in {**kept, **given}}
 
 
 def _mebibytes(size: float) -> str:

@@ -8,8 +8,9 @@ import re
 
 from tuningfork.api._meta import LABEL_JOB_UID
 from tuningfork.api.artifacts import Result
-from tuningfork.api.finetunejob import JobCondition, JobReason, Progress, Register
+from tuningfork.api.finetunejob import GateResult, JobCondition, JobReason, Progress, Register
 from tuningfork.planning.finetunejob.children import build_version
+from tuningfork.planning.finetunejob.running import rounded
 from tuningfork.planning.finetunejob.world import World
 from tuningfork.planning.plan import Manifest, Plan
 from tuningfork.planning.storage import StoredRun
@@ -29,8 +30,8 @@ def plan_finish(world: World, stored: StoredRun) -> Plan:
     _show_result(world, stored, result)
     if not result.accepted:
         return _rejected(world, result)
-    gates = len(result.evaluation.gates)
-    text = f"{_count(gates, 'gate')} passed" if gates else "No gate was set, so every finished run is accepted"
+    passed = "; ".join(_gate(gate) for gate in result.evaluation.gates)
+    text = f"Accepted: {passed}" if passed else "Accepted: no gate was set"
     draft.stage(JobCondition.EVALUATED, JobReason.GatesPassed, text, done=True)
     register = world.job.spec.output.register_
     if register is None:
@@ -42,7 +43,7 @@ def plan_finish(world: World, stored: StoredRun) -> Plan:
 def _show_result(world: World, stored: StoredRun, result: Result) -> None:
     draft = world.draft
     if stored.prepared:
-        draft.prepared(stored.prepared.data)
+        draft.prepared(stored.prepared.data.model_copy(update={"digest": result.data_digest}))
     else:
         draft.stage(JobCondition.DATA_PREPARED, JobReason.Prepared, "An earlier run prepared the data", done=True)
     if draft.old.sizing:
@@ -59,7 +60,7 @@ def _show_result(world: World, stored: StoredRun, result: Result) -> None:
             step=result.steps,
             total_steps=result.steps,
             percent=100,
-            loss=result.final_loss,
+            loss=rounded(result.final_loss, 4),
             tokens_per_second=shown.tokens_per_second,
             updated_at=shown.updated_at,
         ),
@@ -67,12 +68,7 @@ def _show_result(world: World, stored: StoredRun, result: Result) -> None:
 
 
 def _rejected(world: World, result: Result) -> Plan:
-    failed = [gate for gate in result.evaluation.gates if not gate.passed]
-    reasons = "; ".join(
-        f"{gate.metric} {_number(gate.value)} against baseline {_number(gate.baseline)}: ratio {_number(gate.ratio)},"
-        f" at most {_number(gate.threshold)}"
-        for gate in failed
-    )
+    reasons = "; ".join(_gate(gate) for gate in result.evaluation.gates if not gate.passed)
     text = f"The tuned model is not good enough: {reasons or 'a gate could not be decided'}"
     world.draft.stage(JobCondition.EVALUATED, JobReason.GateFailed, text)
     world.draft.over(JobReason.GateFailed, text, accepted=False)
@@ -118,6 +114,11 @@ def _next_version(versions: tuple[Manifest, ...], model: str) -> int:
     pattern = re.compile(rf"{re.escape(model)}-v([0-9]{{1,9}})")
     numbers = (pattern.fullmatch(version["metadata"]["name"]) for version in versions)
     return max((int(match.group(1)) for match in numbers if match), default=0) + 1
+
+
+def _gate(gate: GateResult) -> str:
+    measured = f"{gate.metric} {_number(gate.value)} against {_number(gate.baseline)} of the baseline"
+    return f"{measured}, ratio {_number(gate.ratio)}, at most {_number(gate.threshold)} is accepted"
 
 
 def _count(number: int, noun: str) -> str:

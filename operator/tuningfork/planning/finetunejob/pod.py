@@ -98,7 +98,9 @@ def look_at(pod: Manifest | None, secret_name: str) -> Look:
 def ending(job: Manifest, pod: Manifest | None) -> Ending:
     """How the Job's attempt ended; the Job is Complete or Failed."""
     if condition(job, "Complete"):
-        return Ending(Outcome.SUCCEEDED, JobReason.Succeeded, "The trainer finished", exit_code=0)
+        report = last_words(pod)
+        text = report.message if report else "The trainer finished"
+        return Ending(Outcome.SUCCEEDED, JobReason.Succeeded, text, exit_code=0)
     if pod is None:
         return _interrupted("The pod vanished without a word, as when its node is lost or drained")
     terminated = _container(pod).get("state", {}).get("terminated")

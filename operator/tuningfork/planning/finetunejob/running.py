@@ -103,11 +103,16 @@ def _progress(report: ProgressReport, at: datetime) -> Progress:
         step=report.step,
         total_steps=report.total_steps,
         percent=percent,
-        loss=report.loss,
-        tokens_per_second=report.tokens_per_second,
+        loss=rounded(report.loss, 4),
+        tokens_per_second=rounded(report.tokens_per_second, 1),
         eta_seconds=report.eta_seconds,
         updated_at=timestamp(at),
     )
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """A number that a person reads in a column."""
+    return None if value is None else round(value, digits)
 
 
 def _sentence(progress: Progress) -> tuple[JobReason, str]:

@@ -48,15 +48,37 @@ def test_host_memory_that_ran_out_is_raised_and_the_micro_batch_kept() -> None:
     before = trainer(world.job())["resources"]
     next_attempt(world.finished(137, container="OOMKilled"), 11)
     after = trainer(world.job())["resources"]
-    assert before == {"requests": {"cpu": "500m", "memory": "7958Mi"}, "limits": {"memory": "9947Mi"}}
-    assert after == {"requests": {"cpu": "500m", "memory": "11936Mi"}, "limits": {"memory": "14920Mi"}}
+    assert before == {"requests": {"cpu": "500m", "memory": "9300Mi"}, "limits": {"memory": "11625Mi"}}
+    assert after == {"requests": {"cpu": "500m", "memory": "13950Mi"}, "limits": {"memory": "17437Mi"}}
     assert world.status["sizing"]["microBatchSize"] == 8
 
 
-def test_the_administrators_resources_win_on_cpu() -> None:
+def test_memory_is_never_raised_above_what_a_node_has() -> None:
+    world = training().spec(retries=20)
+    for number in range(1, 6):
+        next_attempt(world.finished(137, container="OOMKilled"), 400 * number)
+    assert trainer(world.job())["resources"]["requests"]["memory"] == "22119Mi"
+
+
+@pytest.mark.parametrize(
+    ("given", "resources"),
+    [
+        pytest.param(
+            {"requests": {"cpu": "4"}},
+            {"requests": {"cpu": "4", "memory": "9300Mi"}, "limits": {"memory": "11625Mi"}},
+            id="cores only",
+        ),
+        pytest.param(
+            {"requests": {"memory": "32Gi"}},
+            {"requests": {"cpu": "500m", "memory": "32Gi"}, "limits": {}},
+            id="more memory than our limit",
+        ),
+    ],
+)
+def test_the_administrators_resources_win_on_cpu(given: dict[str, Any], resources: dict[str, Any]) -> None:
     world = make_job().prepared()
-    world.settings = world.settings.model_copy(update={"trainer_resources": {"requests": {"cpu": "4"}}})
-    assert trainer(world.step().job())["resources"]["requests"] == {"cpu": "4", "memory": "7958Mi"}
+    world.settings = world.settings.model_copy(update={"trainer_resources": given})
+    assert trainer(world.step().job())["resources"] == resources
 
 
 def test_the_history_tells_every_attempt() -> None:

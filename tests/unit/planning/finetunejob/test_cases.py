@@ -330,7 +330,7 @@ CASES = [
         lambda: training().finished(10, says="no", reason="GateFailed").with_result(accepted=False),
         "Rejected",
         "GateFailed",
-        "perplexity 9.5 against baseline 10: ratio 0.95, at most 0.9",
+        "perplexity 9.5 against 10 of the baseline, ratio 0.95, at most 0.9 is accepted",
         id="a failed gate is an honest no with numbers",
     ),
     pytest.param(
