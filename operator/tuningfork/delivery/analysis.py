@@ -160,13 +160,17 @@ def _compared(
     e = e_value(own, production, margin)
     noun = _NOUNS[metric.template] if metric.template else "failed"
     numbers = f"{_share(own)} {noun}, {_share(production)} on production"
-    evidence = f"evidence {min(e, LARGEST_E):.3g} of {needed:g} needed"
+    evidence = f"evidence {_in_words(e)} of {needed:g} needed"
     if e >= needed:
         return Verdict.FAIL, f"{numbers}: worse by more than {margin:g} ({evidence})", e
     fewest = min(own.samples, production.samples)
     if fewest < max(1, metric.min_samples):
         return Verdict.NO_DATA, f"{fewest:.0f} of {max(1, metric.min_samples)} samples; {numbers}", e
     return Verdict.PASS, f"{numbers}: no evidence of harm ({evidence})", e
+
+
+def _in_words(e: float) -> str:
+    return f"{e:.3g}" if e < 100 else f"{e:,.0f}" if e < 1e6 else "over a million"
 
 
 def _share(counts: Counts) -> str:

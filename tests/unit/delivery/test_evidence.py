@@ -1,5 +1,6 @@
 """The e-process keeps its promise by simulation, and sees what a rollout must see soon enough."""
 
+import math
 import random
 from collections.abc import Iterator
 
@@ -73,6 +74,40 @@ def test_harm_is_seen_within_that_many_requests_a_slice(bad: float, good: float,
 )
 def test_it_is_a_non_negative_number_for_all_counts(fc: float, sc: float, fb: float, sb: float, margin: float) -> None:
     assert e_value(Counts(fc, fc + sc), Counts(fb, fb + sb), margin) >= 0
+
+
+@pytest.mark.parametrize(
+    ("own", "production", "margin"),
+    [
+        pytest.param((9, 9), (0, 9), 0.1, id="all against none"),
+        pytest.param((12, 15), (2, 14), 0.2, id="many against some"),
+        pytest.param((1, 50), (1, 50), 0.1, id="inside the null"),
+        pytest.param((7, 20), (0, 0), 0.1, id="no baseline"),
+    ],
+)
+def test_it_is_the_formula(own: tuple[int, int], production: tuple[int, int], margin: float) -> None:
+    """Against brute force: midpoint integrals for the mixtures, a fine grid for the maximum over the null."""
+    steps = 2000
+    grid = [(i + 0.5) / steps for i in range(steps)]
+
+    def likelihood(counts: tuple[int, int], p: float) -> float:
+        return p ** counts[0] * (1 - p) ** (counts[1] - counts[0])
+
+    def mixture(counts: tuple[int, int]) -> float:
+        def averaged(a: float, b: float) -> float:  # substitution p = sin^2 tames the ends
+            angles = [(p * math.pi / 2) for p in grid]
+            weights = [2 * math.sin(t) ** (2 * a - 1) * math.cos(t) ** (2 * b - 1) for t in angles]
+            values = [w * likelihood(counts, math.sin(t) ** 2) for w, t in zip(weights, angles, strict=True)]
+            return sum(values) / sum(weights)
+
+        return (averaged(0.5, 9.5) + averaged(0.5, 0.5)) / 2
+
+    edges = [i / 400 for i in range(401)]
+    highest = max(
+        likelihood(own, p) * likelihood(production, q) for p in edges for q in edges if p <= q + margin + 1e-12
+    )
+    expected = mixture(own) * mixture(production) / highest
+    assert e_value(Counts(*own), Counts(*production), margin) == pytest.approx(expected, rel=2e-3)
 
 
 def test_no_samples_are_no_evidence() -> None:
