@@ -28,6 +28,14 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuni
 EXAMPLES = ROOT / "examples" / "demo"
 
 
+SETTINGS: dict[str, Any] = {
+    "namespaces": [NAMESPACE],
+    "engineResources": {"requests": {"cpu": "1", "memory": "1Gi"}},
+    "trainerResources": {"requests": {"cpu": "250m"}},
+}
+"""On two cores users share the processor with training: theirs is the larger part."""
+
+
 class NotShown(RuntimeError):  # noqa: N818 - it reads as what it is
     """Something that the demo promises did not happen."""
 
@@ -81,7 +89,7 @@ def install_operator(story: Story, env: Environment, images: str) -> None:
     forget_earlier_demo(env)
     with story.bar("helm upgrade --install tuningfork charts/tuningfork") as bar:
         bar.show(30)
-        env.install(env.values(images, namespaces=[NAMESPACE]))
+        env.install(env.values(images, **SETTINGS))
     story.say("two replicas; one leads, the other can take over within 15 seconds")
 
 
@@ -195,7 +203,7 @@ def first_version(story: Story, env: Environment, shown: Shown, stack: ExitStack
     if status["phase"] != "Healthy":
         raise NotShown(f"{version} does not serve: {status['message']}")
     url = stack.enter_context(env.service(ROLLOUT, NAMESPACE))
-    shown.traffic = Traffic(url, ROLLOUT, docstring_pairs()[-100:], rate=1.0, concurrency=12)
+    shown.traffic = Traffic(url, ROLLOUT, docstring_pairs()[-100:], rate=1.0, concurrency=6)
     shown.traffic.start()
     stack.callback(shown.traffic.stop)
     story.say(f"{version} serves everybody; users ask it through the openai client at {url}/v1")
@@ -210,7 +218,7 @@ def better_version(story: Story, env: Environment, shown: Shown) -> None:
     status = follow_rollout(story, env, version, shown, within=420)["status"]
     if status["phase"] != "Healthy":
         raise NotShown(f"{version} was not promoted: {status['message']}")
-    tell_metrics(story, status)
+    tell_metrics(story, status, version)
 
 
 def bad_version(story: Story, env: Environment, shown: Shown) -> None:
@@ -225,14 +233,15 @@ def bad_version(story: Story, env: Environment, shown: Shown) -> None:
         raise NotShown(f"{version} was promoted although its users rated it down")
     failed = next(f for f in status["failed"] if f["version"] == version)
     story.say(f"[bold]stopped:[/bold] {failed['message']}")
-    tell_metrics(story, status)
+    tell_metrics(story, status, version)
     time.sleep(10)  # answers that were under way come in, and stable shows that it has everybody back
 
 
-def tell_metrics(story: Story, status: Manifest) -> None:
-    """The analysis, a line a metric."""
+def tell_metrics(story: Story, status: Manifest, version: str) -> None:
+    """The version's analysis, a line a metric."""
     for metric in status.get("metrics", []):
-        story.say(f"{metric['subject']} {metric['name']}: {metric['verdict']}: {metric.get('message', '')}")
+        if metric["subject"] == version:
+            story.say(f"{version}: {metric['verdict']}: {metric.get('message', '')}")
 
 
 def _load(shown: Shown, rate: float) -> None:

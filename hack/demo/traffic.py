@@ -59,7 +59,7 @@ class Traffic:
         self._thread.join(timeout=60)
 
     async def _run(self) -> None:
-        client = openai.AsyncOpenAI(base_url=f"{self.base_url}/v1", api_key="none", max_retries=0, timeout=60)
+        client = openai.AsyncOpenAI(base_url=f"{self.base_url}/v1", api_key="none", max_retries=0, timeout=120)
         slots = asyncio.Semaphore(self.concurrency)
         running: set[asyncio.Task[None]] = set()
         rng = random.Random(11)
