@@ -149,6 +149,7 @@ def _open_model(run: Run) -> BaseModel:
     model = BaseModel(open_store(run.job.spec.model.uri), run.workdir / "model")
     model.weight_files()  # pickled or missing weights are refused before anything is downloaded
     model.fetch_small()
+    model.config()  # a broken one is better said here than by whatever library reads it first
     return model
 
 

@@ -4,6 +4,7 @@ A store is rooted at a URI and knows relative paths only. It was written instead
 and are not in it: conditional writes, one error tree, and a bounded retry that ends in a sentence.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -114,7 +115,7 @@ class DirectoryStore:
         for path in paths:
             target = self.root / path
             target.unlink(missing_ok=True)
-            if target.parent != self.root and target.parent.is_dir() and not any(target.parent.iterdir()):
+            with contextlib.suppress(OSError):  # a folder exists as long as there is something in it
                 target.parent.rmdir()
 
     def _temporary(self, target: Path) -> Path:

@@ -2,7 +2,7 @@
 
 Below ``<output.uri>/<namespace>/<name>/<spec hash>``::
 
-    prepared/              train.jsonl, validation.jsonl, test.jsonl, data.json, manifest.json
+    prepared/              train.jsonl, validation.jsonl, test.jsonl, removed.jsonl, data.json, manifest.json
     checkpoints/<attempt>/step-<n>/    files, manifest.json
     artifacts/<attempt>/   the adapter's files, report.json, manifest.json
     result.json            which attempt's artifacts count: written once with If-None-Match, last of all

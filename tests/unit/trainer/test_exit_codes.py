@@ -1,6 +1,7 @@
 """Every way to end: exit status, reason, and a sentence that names the thing and the fix."""
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from support.tiny_model import Manifest, make_checkpoint, make_rows, make_tokenizer, write_job, write_jsonl
 from support.trainer_calls import Trainer
@@ -133,6 +135,10 @@ def _with(name: str, text: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_text(text) and None  # type: ignore[func-returns-value]
 
 
+WRONG_MANIFEST = json.dumps({"kind": "model", "files": {"config.json": {"sha256": "0" * 64, "size": 1}}})
+SHARDS = json.dumps({"weight_map": {"a": "b.safetensors"}})
+
+
 def _custom_code(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"}}
@@ -163,10 +169,10 @@ def _unstoppable(folder: Path) -> None:
         pytest.param(_with("chat_template.jinja", "{% if %}"), "chat template", id="broken chat template"),
         pytest.param(_custom_code, "does not load", id="code of its own is not run"),
         pytest.param(_unstoppable, "would never learn to stop", id="a stop token that is not trained"),
-        pytest.param(_with("model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}'), "b.safetensors", id="shards missing"),
-        pytest.param(_with("manifest.json", '{"kind": "model", "files": {"config.json": {"sha256": "' + "0" * 64 + '", "size": 1}}}'), "manifest says 1 bytes", id="not what its manifest says"),
+        pytest.param(_with("model.safetensors.index.json", SHARDS), "b.safetensors", id="shards missing"),
+        pytest.param(_with("manifest.json", WRONG_MANIFEST), "manifest says 1 bytes", id="not what its manifest says"),
     ],
-)  # fmt: skip
+)
 def test_a_model_that_cannot_be_used(
     trainer: Trainer, job: JobBuilder, tmp_path: Path, damage: Callable[[Path], None], words: str
 ) -> None:
@@ -225,19 +231,17 @@ def test_memory_that_runs_out(
     assert (ended.code, ended.report["reason"], ended.report["stage"]) == (31, "OutOfMemory", "train")
 
 
-def test_a_loss_that_is_no_number_ends_the_run(trainer: Trainer, job: JobBuilder) -> None:
-    ended = trainer(
-        job(
-            training__learningRate=1.0,
-            method__lora={"rank": 64, "alpha": 2048},
-            training__maxSteps=60,
-            training__epochs=50,
-        )
-    )
+def test_a_loss_that_is_no_number_ends_the_run(trainer: Trainer, job: JobBuilder, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = math.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    ended = trainer(job(model__uri=folder.as_uri()))
     assert (ended.code, ended.report["reason"]) == (40, "Failed")
-    assert "training diverged" in ended.report["message"]
-    assert "spec.training.learningRate" in ended.report["message"]
+    assert "training diverged: the loss at step 1" in ended.report["message"]
+    assert "lower spec.training.learningRate (it was 0.02)" in ended.report["message"]
     assert not (ended.output / "result.json").exists()
+    assert not (ended.output / "checkpoints").exists()
 
 
 def test_an_unforeseen_error_shows_its_last_line_and_logs_the_rest(
