@@ -17,8 +17,9 @@ GRACE_SECONDS = 25.0
 
 
 def configure_logging() -> None:
-    """One line a record on stderr."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    """One line a record on stderr; of libraries only what is wrong."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("tuningfork").setLevel(logging.INFO)
 
 
 async def serve(

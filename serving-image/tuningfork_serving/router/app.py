@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from prometheus_client import disable_created_metrics, generate_latest
-from pydantic import ValidationError
 
 from tuningfork.api.routes import ROUTER_PORT, ROUTES_KEY, RouterState, RouteTable, serving_config_map
 from tuningfork_serving.openai import ApiError, error_body
@@ -87,14 +86,14 @@ class Router:
     def accept(self, data: Data) -> None:
         """Takes a new table; one that cannot be read changes nothing."""
         try:
-            table = RouteTable.model_validate_json(data.get(ROUTES_KEY, ""))
-        except ValidationError as error:
-            logger.error("%s is unusable, the last table stays: %s", ROUTES_KEY, error.errors()[0])
+            routes = Routes(RouteTable.model_validate_json(data.get(ROUTES_KEY, "")))
+        except ValueError as error:
+            logger.error("%s is unusable, the last table stays: %s", ROUTES_KEY, error)
             return
-        if self.routes is None or table != self.routes.table:
-            logger.info("route table %d", table.generation)
-            self.routes = Routes(table)
-            self._show()
+        before, self.routes = self.routes, routes
+        if before is None or before.table.generation != routes.table.generation:
+            logger.info("route table %d", routes.table.generation)
+        self._show()
 
     def _show(self) -> None:
         routes, now = self.routes, time.monotonic()

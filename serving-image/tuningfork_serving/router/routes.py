@@ -26,13 +26,14 @@ class Lane:
 
 
 class Routes:
-    """The table and the questions that it answers."""
+    """The table and the questions that it answers; raises ValueError for a lease that is no time."""
 
     def __init__(self, table: RouteTable) -> None:
         self.table = table
-        candidate = table.candidate
-        until = candidate.valid_until if candidate else None
+        until = table.candidate.valid_until if table.candidate else None
         self._until = datetime.fromisoformat(until) if until else None
+        if self._until and self._until.tzinfo is None:
+            raise ValueError(f"candidate.validUntil: {until!r} has no time zone; write it like 2026-01-31T12:00:00Z")
 
     def candidate_valid(self, now: datetime) -> bool:
         """Whether the candidate's lease still runs."""
@@ -81,14 +82,20 @@ class Routes:
     def weights(self, now: datetime) -> dict[tuple[str, str], int]:
         """Per cent of the users by (version, track), leases considered; stable has what the others leave."""
         table, shares = self.table, dict[tuple[str, str], int]()
+        rest = 100
+
+        def give(version: str, track: str, weight: int) -> None:
+            nonlocal rest
+            shares[version, str(track)] = shares.get((version, str(track)), 0) + weight
+            rest -= weight
+
         for pin in table.pins:
-            shares[pin.version, pin.track] = pin.weight
+            give(pin.version, pin.track, pin.weight)
         if table.candidate:
             weight = table.candidate.weight if self.candidate_valid(now) and table.stable else 0
-            shares[table.candidate.version, table.candidate.track] = weight
+            give(table.candidate.version, table.candidate.track, weight)
         if table.stable:
-            key = (table.stable.version, str(TrackName.PRODUCTION))
-            shares[key] = shares.get(key, 0) + max(0, 100 - sum(shares.values()))
+            give(table.stable.version, TrackName.PRODUCTION, max(0, rest))
         return shares
 
     def state(self, now: datetime) -> RouterState:

@@ -2,21 +2,32 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import boto3
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from botocore.response import StreamingBody
+from botocore.stub import Stubber
 
 from tuningfork.api.artifacts import FileEntry, Manifest
 from tuningfork.api.routes import AdapterEntry, AdapterState, AdapterTable, LoaderState
 from tuningfork_serving.loader.engine import EngineAway, EngineClient
 from tuningfork_serving.loader.metrics import LoaderMetrics
-from tuningfork_serving.loader.store import LocalFolder, StoreError, VerificationError, fetch_adapter, fetch_model
+from tuningfork_serving.loader.store import (
+    LocalFolder,
+    S3Folder,
+    StoreError,
+    VerificationError,
+    fetch_adapter,
+    fetch_model,
+)
 from tuningfork_serving.loader.sync import Sync, Turn, plan_turn
 
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights", "report.json": b"{}"}
@@ -262,3 +273,38 @@ def test_a_prefix_without_a_model_says_what_to_give(tmp_path: Path) -> None:
     write(tmp_path / "base", {"readme.txt": b""})
     with pytest.raises(StoreError, match=r"holds no config\.json; give the prefix of a Hugging Face checkpoint"):
         fetch_model(LocalFolder(f"file://{tmp_path}/base"), tmp_path / "target")
+
+
+@pytest.fixture
+def s3() -> Iterator[tuple[S3Folder, Stubber]]:
+    client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="-", aws_secret_access_key="-")
+    with Stubber(client) as stub:
+        yield S3Folder("s3://bucket/some/prefix/", client), stub
+        stub.assert_no_pending_responses()
+
+
+def test_a_prefix_is_listed_over_pages(s3: tuple[S3Folder, Stubber]) -> None:
+    folder, stub = s3
+    asked = {"Bucket": "bucket", "Prefix": "some/prefix/"}
+    first = {"IsTruncated": True, "NextContinuationToken": "more", "Contents": [{"Key": "some/prefix/config.json"}]}
+    stub.add_response("list_objects_v2", first, asked)
+    stub.add_response(
+        "list_objects_v2",
+        {"IsTruncated": False, "Contents": [{"Key": "some/prefix/merged/config.json"}]},
+        {**asked, "ContinuationToken": "more"},
+    )
+    assert folder.names() == ["config.json", "merged/config.json"]
+
+
+def test_an_object_is_read_below_its_prefix(s3: tuple[S3Folder, Stubber]) -> None:
+    folder, stub = s3
+    asked = {"Bucket": "bucket", "Key": "some/prefix/manifest.json"}
+    stub.add_response("get_object", {"Body": StreamingBody(BytesIO(b"{}"), 2)}, asked)
+    assert folder.read("manifest.json") == b"{}"
+
+
+def test_a_refusal_of_the_store_names_what_could_not_be_read(s3: tuple[S3Folder, Stubber]) -> None:
+    folder, stub = s3
+    stub.add_client_error("get_object", "AccessDenied", "Access Denied", 403)
+    with pytest.raises(StoreError, match=r"s3://bucket/some/prefix/manifest\.json cannot be read: .*AccessDenied"):
+        folder.read("manifest.json")

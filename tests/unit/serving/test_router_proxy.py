@@ -379,10 +379,14 @@ async def test_ready_needs_a_stable_version_and_an_engine_and_ends_with_draining
         assert await ready(rig) == 503
 
 
-async def test_a_table_that_cannot_be_read_changes_nothing(table: Build) -> None:
+@pytest.mark.parametrize("lease", ["soon", "2026-01-31T12:00:00"])
+async def test_a_table_that_cannot_be_used_changes_nothing(
+    table: Build, lane_target: Callable[..., dict[str, Any]], lease: str
+) -> None:
+    bad = table(generation=5, candidate=lane_target("v2", track="canary", weight=5, salt="s", valid_until=lease))
     async with routed(table(generation=4), Engine("v1-adapter")) as rig:
-        for data in ({}, {"routes.json": "{"}, {"routes.json": '{"generation": 5}'}):
-            rig.router.accept(data)
+        for text in (None, "{", '{"generation": 5}', json.dumps(bad.dump())):
+            rig.router.accept({} if text is None else {"routes.json": text})
         async with rig.client.get("/-/routes") as response:
             assert await response.json() == {"generation": 4, "effective": {"v1": 100}}
         assert rig.value("route_generation") == 4

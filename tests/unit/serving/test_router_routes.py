@@ -75,6 +75,14 @@ def test_the_state_says_the_weights_in_force(walking: Routes) -> None:
     assert walking.weights(NOW) == {("v3", "canary"): 10, ("v2", "staging"): 20, ("v1", "production"): 70}
 
 
+def test_a_version_in_two_roles_has_both_shares(table: Build, lane_target: Callable[..., dict[str, Any]]) -> None:
+    merged = table(
+        candidate=lane_target("v2", track="staging", weight=20, salt="c"),
+        pins=[lane_target("v2", track="staging", weight=5, salt="p")],
+    )
+    assert Routes(merged).weights(NOW) == {("v2", "staging"): 25, ("v1", "production"): 75}
+
+
 @pytest.mark.parametrize(
     ("model", "lane"),
     [

@@ -166,5 +166,5 @@ async def test_an_engine_that_lost_its_adapters_gets_them_back(
     before = await pod.client.chat.completions.create(model="support", **ASK)
     pod.engine.adapters.unload("v1-adapter")
     await pod.until(lambda: "v1-adapter" in pod.engine.adapters.loaded)
-    after = await pod.client.chat.completions.create(model="support", **ASK)
+    after = await pod.client.with_options(max_retries=5).chat.completions.create(model="support", **ASK)
     assert after.choices[0].message.content == before.choices[0].message.content
