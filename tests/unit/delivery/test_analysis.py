@@ -49,7 +49,7 @@ def verdict(m: AnalysisMetric, **found: Any) -> tuple[Verdict, str]:
         ),
         pytest.param(
             rate(), {"counts": Counts(9, 9), "baseline": Counts(0, 9)}, "Fail",
-            "m: 9 of 9 (100%) requests failed, 0 of 9 (0%) on production: worse by more than 0.1 (evidence 1,957 of 20 needed)",
+            "m: 9 of 9 (100%) requests failed, 0 of 9 (0%) on production: worse by more than 0.1 (evidence 1,962 of 20 needed)",
             id="proof of harm needs no minimum",
         ),
         pytest.param(

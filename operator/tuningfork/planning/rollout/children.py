@@ -245,6 +245,11 @@ def _loader_container(observed: RolloutObserved, models: Manifest) -> Manifest:
         s3=True,
         more={
             "ports": [_port("loader", LOADER_PORT)],
+            "livenessProbe": {
+                "httpGet": {"path": "/healthz", "port": LOADER_PORT},
+                "periodSeconds": 10,
+                "timeoutSeconds": 5,
+            },
             "readinessProbe": {
                 "httpGet": {"path": "/ready", "port": LOADER_PORT},
                 "periodSeconds": 2,
