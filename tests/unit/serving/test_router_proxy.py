@@ -127,6 +127,13 @@ async def test_a_request_goes_to_the_version_s_adapter_and_comes_back_under_the_
         assert rig.value("overhead_seconds_sum", **STABLE) < rig.value("request_duration_seconds_sum", **STABLE)
 
 
+async def test_the_answer_says_in_a_header_which_version_gave_it(canary: RouteTable) -> None:
+    async with routed(canary, Engine("v1-adapter", "v2-adapter")) as rig:
+        for stream in (False, True):
+            async with rig.client.post(URL, json={**ASK, "stream": stream}) as response:
+                assert (response.status, response.headers["X-TuningFork-Version"]) == (200, "v2")
+
+
 async def test_an_unknown_model_reaches_no_engine(table: Build) -> None:
     engine = Engine("v1-adapter")
     async with routed(table(), engine) as rig:
