@@ -82,8 +82,8 @@ def measure(observed: RolloutObserved, draft: Draft) -> None:
             new = judge(metric, subject.version, old, found, evidence_needed(analysis), in_force=in_force)
             if subject.slices == _PRODUCTION:
                 _alert(draft, metric, old, new)
-                if old and (old.verdict, old.consecutive_failures) == (new.verdict, new.consecutive_failures):
-                    continue
+                if old and old.verdict is new.verdict and (new.verdict is not Verdict.FAIL or has_failed(metric, old)):
+                    continue  # nobody decides on it: status says how it is, not each number
             _put(draft, new)
 
 

@@ -209,7 +209,7 @@ def _engine_container(observed: RolloutObserved, models: Manifest) -> Manifest:
     for flag, value in flags.items():
         if flag not in settings.engine_args:
             command += [flag, str(value)]
-    health = {"httpGet": {"path": "/health", "port": ENGINE_PORT}}
+    health = {"httpGet": {"path": "/health", "port": ENGINE_PORT}, "timeoutSeconds": 10}
     return build_container(
         settings,
         "engine",
@@ -220,9 +220,8 @@ def _engine_container(observed: RolloutObserved, models: Manifest) -> Manifest:
         resources=settings.engine_resources,
         more={
             "ports": [_port("http", ENGINE_PORT)],
-            "startupProbe": health | {"periodSeconds": 2, "failureThreshold": 900},
-            "livenessProbe": health | {"periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
-            "readinessProbe": health | {"periodSeconds": 5, "timeoutSeconds": 10, "failureThreshold": 3},
+            "readinessProbe": health | {"periodSeconds": 5, "failureThreshold": 3},
+            **_probes("/health", ENGINE_PORT, start=1800),
         },
     )
 
@@ -245,11 +244,7 @@ def _loader_container(observed: RolloutObserved, models: Manifest) -> Manifest:
         s3=True,
         more={
             "ports": [_port("loader", LOADER_PORT)],
-            "livenessProbe": {
-                "httpGet": {"path": "/healthz", "port": LOADER_PORT},
-                "periodSeconds": 10,
-                "timeoutSeconds": 5,
-            },
+            **_probes("/healthz", LOADER_PORT),
             "readinessProbe": {
                 "httpGet": {"path": "/ready", "port": LOADER_PORT},
                 "periodSeconds": 2,
@@ -274,11 +269,7 @@ def _router_deployment(observed: RolloutObserved) -> Manifest:
                 "periodSeconds": 2,
                 "timeoutSeconds": 5,
             },
-            "livenessProbe": {
-                "httpGet": {"path": "/healthz", "port": ROUTER_PORT},
-                "periodSeconds": 10,
-                "timeoutSeconds": 5,
-            },
+            **_probes("/healthz", ROUTER_PORT),
             "lifecycle": {"preStop": {"sleep": {"seconds": DEREGISTER_SECONDS}}},
         },
     )
@@ -294,6 +285,15 @@ def _router_deployment(observed: RolloutObserved) -> Manifest:
     )
     replicas = observed.rollout.spec.traffic.replicas
     return _deployment(observed, router_name(observed.name), "router", template, replicas)
+
+
+def _probes(path: str, port: int, *, start: int = 300) -> Manifest:
+    """Restarts what hangs for a minute; whoever starts gets ``start`` seconds, because a crowded node is no reason to begin again."""
+    probe = {"httpGet": {"path": path, "port": port}, "timeoutSeconds": 10}
+    return {
+        "startupProbe": probe | {"periodSeconds": 2, "failureThreshold": start // 2},
+        "livenessProbe": probe | {"periodSeconds": 10, "failureThreshold": 6},
+    }
 
 
 def _table_flags(observed: RolloutObserved) -> list[str]:

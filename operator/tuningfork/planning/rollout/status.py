@@ -9,6 +9,7 @@ from tuningfork.api import RolloutStatus, parse_time
 from tuningfork.api._meta import Condition, ConditionStatus, set_condition
 from tuningfork.api.rollout import (
     Action,
+    CandidateState,
     FailedVersion,
     RolloutCondition,
     RolloutPhase,
@@ -24,6 +25,7 @@ from tuningfork.delivery.split import in_words, shares
 from tuningfork.planning.rollout.candidate import within_rollback_window
 from tuningfork.planning.rollout.draft import STALLING, Draft, Obstacle
 from tuningfork.planning.rollout.observed import RolloutObserved
+from tuningfork.planning.rollout.walk import position
 
 HISTORY_KEPT = 32
 """Entries of status.history."""
@@ -222,10 +224,16 @@ def _history(observed: RolloutObserved, draft: Draft, weights: dict[str, int]) -
     history = observed.status.history
     if not weights or (history and history[-1].weights == weights):
         return list(history)
-    why = _cut("; ".join(draft.why) or _last_why(draft))
+    why = _cut("; ".join(draft.why) or _last_why(observed, draft))
     return [*history, Weight(at=draft.at, weights=weights, why=why)][-HISTORY_KEPT:]
 
 
-def _last_why(draft: Draft) -> str:
+def _last_why(observed: RolloutObserved, draft: Draft) -> str:
     """Shares rise one pass after their decision; it is said again where they show."""
-    return draft.obstacles[0].message if draft.candidate and draft.obstacles else f"{_stable_name(draft)} serves"
+    candidate = draft.candidate
+    if candidate and candidate.state is CandidateState.WALKING:
+        return position(observed, candidate.version, candidate.step)
+    if candidate:
+        return f"{candidate.version} becomes stable"
+    pins = [f"{t.version} on {t.name}" for t in draft.tracks if t.slice is Slice.PIN and t.weight]
+    return f"{_stable_name(draft)} serves" + (f" beside {' and '.join(pins)}" if pins else "")

@@ -139,10 +139,11 @@ def _enter_step(observed: RolloutObserved, draft: Draft, candidate: CandidateSta
     )
     draft.metrics = new_step(draft.metrics, candidate.version)
     draft.normal("Step", f"{candidate.version} enters step {index + 1}/{len(steps)}: {step.weight} % on {step.track}")
-    draft.blocked(RolloutReason.Walking, _position(observed, candidate.version, index))
+    draft.blocked(RolloutReason.Walking, position(observed, candidate.version, index))
 
 
-def _position(observed: RolloutObserved, version: str, index: int) -> str:
+def position(observed: RolloutObserved, version: str, index: int) -> str:
+    """Where a walk is, in words."""
     steps = observed.rollout.spec.strategy.steps
     return f"{version} on step {index + 1}/{len(steps)}: {steps[index].weight} % on {steps[index].track}"
 
@@ -216,26 +217,26 @@ def _outcome_action(observed: RolloutObserved, draft: Draft, candidate: Candidat
 def _what_is_missing(observed: RolloutObserved, draft: Draft, candidate: CandidateStatus) -> Obstacle | None:
     """What this step still waits for; None when it is over."""
     spec = observed.rollout.spec
-    position = _position(observed, candidate.version, candidate.step)
+    where = position(observed, candidate.version, candidate.step)
     outcome = decide(spec.analysis, draft.metrics_of(candidate.version), draft.now)
     if spec.paused:
-        return Obstacle(RolloutReason.Paused, f"{position}; spec.paused is true")
+        return Obstacle(RolloutReason.Paused, f"{where}; spec.paused is true")
     if outcome.action is Action.PAUSE:
-        return Obstacle(RolloutReason.Paused, f"{position}; {outcome.message}")
+        return Obstacle(RolloutReason.Paused, f"{where}; {outcome.message}")
     if candidate.step_started_at is None:
-        return Obstacle(RolloutReason.Walking, f"{position}; the routers are taking it over")
+        return Obstacle(RolloutReason.Walking, f"{where}; the routers are taking it over")
     hold = spec.strategy.steps[candidate.step].hold
     left = seconds(hold) - held_seconds(candidate, draft.now)
     draft.soon.append(left)
     if left > 0:
-        return Obstacle(RolloutReason.Walking, f"{position} for {hold}; {outcome.message}")
+        return Obstacle(RolloutReason.Walking, f"{where} for {hold}; {outcome.message}")
     if outcome.action is Action.HOLD:
-        return Obstacle(outcome.reason, f"{position}; {outcome.message}")
+        return Obstacle(outcome.reason, f"{where}; {outcome.message}")
     if not is_step_proven(spec.analysis, draft.metrics_of(candidate.version), draft.now):
-        return Obstacle(RolloutReason.Walking, f"{position}; the hold is over, valid measurements are missing")
+        return Obstacle(RolloutReason.Walking, f"{where}; the hold is over, valid measurements are missing")
     if spec.strategy.promotion is Promotion.MANUAL:
         how = f"tuningfork promote tro/{observed.name} -n {observed.namespace}"
-        return Obstacle(RolloutReason.WaitingForPromotion, f"{position}; {outcome.message}; to go on: {how}")
+        return Obstacle(RolloutReason.WaitingForPromotion, f"{where}; {outcome.message}; to go on: {how}")
     return None
 
 

@@ -101,11 +101,17 @@ def test_nobody_leaves_the_candidate_or_a_pin_because_a_share_grew() -> None:
         with_candidate, weight, with_pin = now, share, pins or with_pin
 
 
+def production_fails(world: World) -> World:
+    world.traffic["support-v1"] = Traffic(failing=1.0)
+    return world.run(700)
+
+
 @pytest.mark.parametrize(
     "prepare",
     [
         pytest.param(lambda w: w, id="one version"),
         pytest.param(lambda w: w.ask_for("support-v2").run_until(lambda x: x.seen.phase == "Healthy"), id="promoted"),
+        pytest.param(production_fails, id="production is over its limit"),
         pytest.param(lambda w: w.ask_for("support-v2").run(20).command("abort", "support-v2").run(5), id="aborted"),
     ],
 )

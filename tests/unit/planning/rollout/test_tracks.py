@@ -23,6 +23,7 @@ def test_three_tracks_serve_side_by_side() -> None:
     world = pinned(BOTH)
     assert world.shares == {"support-v1": 85, "support-v2": 10, "support-v3": 5}
     assert world.seen.weights == "support-v1 85 / support-v2 10 / support-v3 5"
+    assert world.seen.history[-1].why == "support-v1 serves beside support-v2 on staging and support-v3 on canary"
     assert [(t.name, t.version, t.weight, t.slice, t.state) for t in world.seen.tracks] == [
         ("canary", "support-v3", 5, "pin", "Serving"),
         ("production", "support-v1", 85, "stable", "Serving"),
