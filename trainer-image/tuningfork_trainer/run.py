@@ -5,6 +5,7 @@ checkpoint, the whole run by result.json, which is written once. In a pod all of
 there is no ``run``, and DIR/output stands for it.
 """
 
+import json
 import logging
 import math
 import os
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from tuningfork.api.artifacts import ARTIFACTS, RESULT, Manifest, Result, spec_hash
+from tuningfork.api.artifacts import ARTIFACTS, PREPARED, RESULT, Manifest, Result, spec_hash
 from tuningfork.api.finetunejob import DataStatus, EvaluationStatus
 from tuningfork.api.jobfile import JobFile
 from tuningfork_trainer.errors import InvalidSpec, ObjectNotFound, TrainerError
@@ -96,53 +97,83 @@ def execute(run: Run) -> Result:
 
 
 def _train_and_publish(run: Run, model: BaseModel, tokenizer: Any, data: DataStatus) -> Result:
+    from tuningfork_trainer.evaluate import evaluate
+
+    with run.stage("train"):
+        tuned, machine, resolved = _load(run, model, data)
+        history = _train(run, tuned, tokenizer, machine, resolved, data)
+    with run.stage("evaluate"):
+        test, pad_id = load_examples(run.workdir / PREPARED, "test"), tokenizer.pad_token_id
+        measured = evaluate(tuned, test, run.job.spec.evaluation, machine, pad_id) if test else EvaluationStatus()
+    with run.stage("export"):
+        manifest, report = _export(run, tuned, tokenizer, resolved, data, measured, history)
+        return _publish_result(run, run.attempt, manifest, report)
+
+
+def _load(run: Run, model: BaseModel, data: DataStatus) -> "tuple[Any, Machine, Resolved]":
+    """The base with a fresh adapter on this machine, and every number of the training."""
+    from tuningfork_trainer.machine import inspect_machine
+    from tuningfork_trainer.resolve import resolve
+    from tuningfork_trainer.train import build_adapter
+
+    spec, machine = run.job.spec, inspect_machine()
+    base = model.load_weights(machine.dtype)
+    resolved = resolve(
+        spec,
+        run.job.run,
+        examples=data.train,
+        limit=sequence_limit(spec, model.config()),
+        parameters=sum(p.numel() for p in base.parameters()),
+        device=machine.device,
+        precision=machine.precision,
+        precision_why=machine.why,
+    )
+    log.info(
+        "resolved: %s steps of %s examples (%s x %s), learning rate %g, %s on %s",
+        *(
+            resolved.steps,
+            resolved.effective_batch_size,
+            resolved.micro_batch_size,
+            resolved.gradient_accumulation_steps,
+        ),
+        *(resolved.learning_rate, resolved.precision, resolved.device),
+    )
+    return build_adapter(base, spec.method.lora, spec.training.seed).to(machine.device), machine, resolved
+
+
+def _train(
+    run: Run, tuned: Any, tokenizer: Any, machine: "Machine", resolved: "Resolved", data: DataStatus
+) -> list[dict[str, Any]]:
+    """Trains from the newest checkpoint on, if there is one; returns the log of all steps."""
     from tuningfork_trainer import train as training
     from tuningfork_trainer.checkpoints import Checkpoints
-    from tuningfork_trainer.evaluate import evaluate
-    from tuningfork_trainer.machine import inspect_machine
 
-    spec, machine, prepared = run.job.spec, inspect_machine(), run.workdir / "prepared"
-    with run.stage("load"):
-        base = model.load_weights(machine.dtype)
-        parameters = sum(p.numel() for p in base.parameters())
-        tuned = training.build_adapter(base, spec.method.lora, spec.training.seed)
-        tuned.to(machine.device)
-    resolved = _resolve(run, model, machine, data, parameters)
+    spec, prepared = run.job.spec, run.workdir / PREPARED
+    checkpoints = Checkpoints(run.output, run.attempt, spec.checkpoints.keep, str(data.digest))
+    resume = checkpoints.restore(run.workdir / "resume")
+    run.progress.update(total_steps=resolved.steps)
+    if resume:
+        log.info("resuming at step %s of %s, saved by attempt %s", resume.step, resolved.steps, resume.attempt)
+        run.progress.update(step=resume.step, resumed_from_step=resume.step)
+        if resume.step >= resolved.steps:
+            training.load_adapter(tuned, resume)
+            return resume.history()
     examples = training.TrainingData(
         load_examples(prepared, "train"), load_examples(prepared, "validation"), tokenizer.pad_token_id
     )
-    with run.stage("train"):
-        checkpoints = Checkpoints(run.output, run.attempt, spec.checkpoints.keep, str(data.digest))
-        resume = checkpoints.restore(run.workdir / "resume")
-        run.progress.update(total_steps=resolved.steps, step=resume.step if resume else 0)
-        if resume:
-            log.info("resuming at step %s of %s, saved by attempt %s", resume.step, resolved.steps, resume.attempt)
-            run.progress.update(resumed_from_step=resume.step)
-        if resume and resume.step >= resolved.steps:
-            training.load_adapter(tuned, resume)
-            history = resume.history()
-        else:
-            history = training.train(
-                tuned,
-                tokenizer,
-                examples,
-                resolved,
-                machine,
-                checkpoints=checkpoints,
-                every_steps=spec.checkpoints.every_steps,
-                resume=resume,
-                stop=run.stop,
-                progress=run.progress,
-                workdir=run.workdir,
-            )
-    with run.stage("evaluate"):
-        test = load_examples(prepared, "test")
-        evaluation = (
-            evaluate(tuned, test, spec.evaluation, machine, tokenizer.pad_token_id) if test else EvaluationStatus()
-        )
-    with run.stage("export"):
-        manifest, report = _export(run, tuned, tokenizer, resolved, data, evaluation, history)
-        return _publish_result(run, run.attempt, manifest, report)
+    return training.train(
+        tuned,
+        tokenizer,
+        examples,
+        resolved,
+        machine,
+        checkpoints=checkpoints,
+        every_steps=spec.checkpoints.every_steps,
+        resume=resume,
+        stop=run.stop,
+        progress=run.progress,
+        workdir=run.workdir,
+    )
 
 
 def _open_model(run: Run) -> BaseModel:
@@ -163,32 +194,6 @@ def _prepare(run: Run, model: BaseModel) -> tuple[DataStatus, Any]:
         "data: %s train, %s validation, %s test; %s train tokens", data.train, data.validation, data.test, data.tokens
     )
     return data, tokenizer
-
-
-def _resolve(run: Run, model: BaseModel, machine: "Machine", data: DataStatus, parameters: int) -> "Resolved":
-    from tuningfork_trainer.resolve import resolve
-
-    resolved = resolve(
-        run.job.spec,
-        run.job.run,
-        examples=data.train,
-        limit=sequence_limit(run.job.spec, model.config()),
-        parameters=parameters,
-        device=machine.device,
-        precision=machine.precision,
-        precision_why=machine.why,
-    )
-    log.info(
-        "resolved: %s steps of %s examples (%s x %s), learning rate %g, %s on %s",
-        *(
-            resolved.steps,
-            resolved.effective_batch_size,
-            resolved.micro_batch_size,
-            resolved.gradient_accumulation_steps,
-        ),
-        *(resolved.learning_rate, resolved.precision, resolved.device),
-    )
-    return resolved
 
 
 def _export(
@@ -265,8 +270,6 @@ def _read_result(output: ObjectStore) -> Result | None:
 
 def _find_artifacts(run: Run) -> tuple[int, Manifest, dict[str, Any]] | None:
     """Artifacts that an attempt finished without living to write the result."""
-    import json
-
     for attempt in range(run.attempt, 0, -1):
         store = run.output.at(f"{ARTIFACTS}/{attempt}")
         if manifest := read_manifest(store):

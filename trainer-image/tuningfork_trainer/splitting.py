@@ -27,7 +27,8 @@ def split_examples(keys: Sequence[str], split: Split) -> Assignment:
     """
     ranked = sorted(range(len(keys)), key=lambda i: hashlib.sha256(f"{split.seed}:{keys[i]}".encode()).digest())
     left = max(0, len(keys) - 1)  # one example stays in train, whatever the shares
-    test = min(left, _count(len(keys), split.test))
+    reserved = 1 if split.validation and left > 1 else 0
+    test = min(left - reserved, _count(len(keys), split.test))
     validation = min(left - test, _count(len(keys), split.validation))
     return Assignment(
         test=sorted(ranked[:test]),
