@@ -21,7 +21,7 @@ class MemoryApi:
     def __init__(self, *objects: tuple[str, dict[str, Any]]) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
-        self.bodies: list[dict[str, Any] | None] = []
+        self.bodies: list[dict[str, Any]] = []
         self.fault: Callable[[str, str], Answer | None] = lambda method, path: None
         self._version = 0
         for path, obj in objects:
@@ -40,8 +40,9 @@ class MemoryApi:
     async def call_api(self, method: str, url: str, *, body: dict[str, Any] | None, **_: Any) -> "_Response":
         path = urlsplit(url).path
         self.requests.append((method, path))
-        self.bodies.append(copy.deepcopy(body))
-        return _Response(*(self.fault(method, path) or self._answer(method, path, copy.deepcopy(body) or {})))
+        body = copy.deepcopy(body or {})
+        self.bodies.append(body)
+        return _Response(*(self.fault(method, path) or self._answer(method, path, copy.deepcopy(body))))
 
     async def close(self) -> None:
         pass

@@ -33,7 +33,7 @@ class Executor:
         self,
         kube: Kubernetes,
         store: Store,
-        saw: Callable[[Manifest], None],
+        saw: Callable[[Manifest], object],
         events: EventRecorder,
         selectors: Mapping[Resource, str | None],
     ) -> None:

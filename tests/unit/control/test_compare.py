@@ -12,7 +12,11 @@ from tuningfork.control.compare import finite, is_subset, needs_apply
 
 scalars = st.one_of(st.text(max_size=5), st.integers(-5, 5), st.booleans())
 fields = st.text("abcd", min_size=1, max_size=2)
-objects = st.recursive(scalars, lambda of: st.one_of(st.dictionaries(fields, of, max_size=4), st.lists(of, max_size=3)), max_leaves=12)  # fmt: skip
+objects = st.recursive(
+    scalars,
+    lambda of: st.one_of(st.dictionaries(fields, of, max_size=4), st.lists(of, max_size=3)),
+    max_leaves=12,
+)
 
 
 @given(objects)
@@ -76,7 +80,10 @@ LIVE: dict[str, Any] = {
                                         "f:image": {},
                                         "f:env": {'k:{"name":"A"}': {".": {}, "f:name": {}, "f:value": {}}},
                                         "f:ports": {
-                                            'k:{"containerPort":8000,"protocol":"TCP"}': {".": {}, "f:containerPort": {}}
+                                            'k:{"containerPort":8000,"protocol":"TCP"}': {
+                                                ".": {},
+                                                "f:containerPort": {},
+                                            }
                                         },
                                         "f:resources": {"f:requests": {"f:cpu": {}, "f:memory": {}}},
                                     }
@@ -156,10 +163,18 @@ def test_a_change_of_ours_is_applied(change: Any) -> None:
         pytest.param(["a"], ["a", "b"], {}, True, id="shorter than what is there"),
         pytest.param(["b", "a"], ["a", "b"], {}, True, id="another order"),
         pytest.param([{"x": 1}], [{"x": 1, "default": 2}], {}, False, id="entries without names get defaults"),
-        pytest.param(["a"], ["a", "theirs"], {'v:"a"': {}}, True, id="a set is compared as a list: ours have one writer"),
-        pytest.param([{"name": "a"}], [{"name": "a"}, {"name": "b"}], {}, True, id="replaced as a whole, one entry too many"),
         pytest.param(
-            [{"name": "a"}], [{"name": "a"}, {"name": "b"}], {'k:{"name":"a"}': {".": {}}}, False, id="by name, one is another's"
+            ["a"], ["a", "theirs"], {'v:"a"': {}}, True, id="a set is compared as a list: ours have one writer"
+        ),
+        pytest.param(
+            [{"name": "a"}], [{"name": "a"}, {"name": "b"}], {}, True, id="replaced as a whole, one entry too many"
+        ),
+        pytest.param(
+            [{"name": "a"}],
+            [{"name": "a"}, {"name": "b"}],
+            {'k:{"name":"a"}': {".": {}}},
+            False,
+            id="by name, one is another's",
         ),
         pytest.param(
             [{"name": "a"}],
@@ -183,7 +198,7 @@ def test_what_is_empty_may_be_absent(empty: Any) -> None:
 
 
 def test_a_key_that_left_a_config_map_is_dropped() -> None:
-    owned = [{"fieldsV1": {"f:data": {"f:old": {}, "f:kept": {}}}}]
+    owned: list[dict[str, Any]] = [{"fieldsV1": {"f:data": {"f:old": {}, "f:kept": {}}}}]
     live = {"metadata": {"managedFields": owned}, "data": {"old": "1", "kept": "2", "theirs": "3"}}
     assert needs_apply({"data": {"kept": "2"}}, live)
     assert needs_apply({}, live)

@@ -56,7 +56,11 @@ class Bench:
                 self.store.put(copy.deepcopy(obj))
         kube = self.api.client()
         self.executor = Executor(
-            kube, self.store, self.store.put, EventRecorder(kube, lambda: NOW), {JOBS: None, CONFIG_MAPS: "tuningfork.dev/job"}
+            kube,
+            self.store,
+            self.store.put,
+            EventRecorder(kube, lambda: NOW),
+            {JOBS: None, CONFIG_MAPS: "tuningfork.dev/job"},
         )
 
     async def execute(self, **plan: Any) -> bool:

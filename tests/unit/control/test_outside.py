@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from tuningfork.control.controller import Key, Reading
 from tuningfork.control.outside import ANSWERS_LIMIT, SLOTS, OutsideReads
@@ -89,7 +90,7 @@ async def test_a_failing_read_backs_off_up_to_a_minute_and_calls_its_owner_each_
         assert reading.error is bench.error
         if reading.at not in came:
             came.append(reading.at)
-    gaps = [(after - before).total_seconds() for before, after in zip(came, came[1:], strict=False)]
+    gaps = [(after - before).total_seconds() for before, after in pairwise(came)]
     assert gaps == [2, 3, 5, 9, 17, 33, 61, 61], "the pause, and a second for the read"
 
     bench.error = None

@@ -45,7 +45,11 @@ class Controller:
 class Bench:
     def __init__(self, plan: Callable[[], Plan], *, exists: bool = True, **metadata: str) -> None:
         path = "/apis/tuningfork.dev/v1alpha1/namespaces/ml/finetunejobs/a"
-        job = {"apiVersion": JOBS.api_version, "kind": JOBS.kind, "metadata": {"name": "a", "namespace": "ml"} | metadata}
+        job = {
+            "apiVersion": JOBS.api_version,
+            "kind": JOBS.kind,
+            "metadata": {"name": "a", "namespace": "ml"} | metadata,
+        }
         self.api = MemoryApi((path, job))
         self.store = MemoryStore()
         if exists:
@@ -173,7 +177,10 @@ async def test_workers_finish_what_they_have_when_the_queue_closes_and_a_stuck_o
 
     async def slowly(*args: Any, **kwargs: Any) -> tuple[int, Manifest]:
         await asyncio.sleep(400)
-        return 200, {"metadata": {"name": "a", "namespace": "ml", "uid": "u", "resourceVersion": "9"}, "kind": "FineTuneJob"}
+        return 200, {
+            "metadata": {"name": "a", "namespace": "ml", "uid": "u", "resourceVersion": "9"},
+            "kind": "FineTuneJob",
+        }
 
     bench.reconciler._executor._kube._exchange = slowly  # type: ignore[method-assign]
     worker = asyncio.create_task(bench.reconciler.work("worker 0", heartbeats))

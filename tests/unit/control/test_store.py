@@ -9,7 +9,9 @@ from tuningfork.control.store import MemoryStore
 LABEL = "tuningfork.dev/job"
 
 
-def pod(name: str, version: int, *, uid: str = "", namespace: str = "ml", job: str = "a", **more: Any) -> dict[str, Any]:
+def pod(
+    name: str, version: int, *, uid: str = "", namespace: str = "ml", job: str = "a", **more: Any
+) -> dict[str, Any]:
     metadata = {"name": name, "namespace": namespace, "uid": uid or name, "resourceVersion": str(version)}
     return {"kind": "Pod", "metadata": metadata | {"labels": {LABEL: job, "app": job}}} | more
 
