@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, message = _finish_prepare(prepare_only(run)) if options.command == "prepare" else _finish(execute(run))
     except BaseException as error:  # noqa: BLE001 - every end gets a status and a sentence
         code, message = _explain(error)
+    stop.ignore()
     if run:
         run.progress.close()
     reason = EXIT_REASONS[code].name if code else "Succeeded"

@@ -22,6 +22,11 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
+    def ignore(self) -> None:
+        """From now on the end is decided, and only has to be written down."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """Inside, a signal only sets ``requested``; whoever runs inside looks at it. On the way out it is raised."""

@@ -8,11 +8,11 @@ there is no ``run``, and DIR/output stands for it.
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,8 +178,8 @@ def _train(
 
 def _open_model(run: Run) -> BaseModel:
     model = BaseModel(open_store(run.job.spec.model.uri), run.workdir / "model")
-    model.weight_files()  # pickled or missing weights are refused before anything is downloaded
     model.fetch_small()
+    model.weight_files()  # missing or pickled weights are refused now, and not after the data was prepared
     model.config()  # a broken one is better said here than by whatever library reads it first
     return model
 
@@ -205,6 +205,8 @@ def _export(
     evaluation: EvaluationStatus,
     history: list[dict[str, Any]],
 ) -> tuple[Manifest, dict[str, Any]]:
+    import torch
+
     from tuningfork_trainer import export
     from tuningfork_trainer.machine import peak_rss_bytes
     from tuningfork_trainer.train import final_loss
@@ -223,6 +225,7 @@ def _export(
         "history": history,
         "seconds": run.seconds,
         "peakRssBytes": peak_rss_bytes(),
+        "threads": torch.get_num_threads(),
         "versions": _versions(),
     }
     attributes = {
@@ -291,10 +294,8 @@ def _claim(workdir: Path, hash_: str) -> None:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
     names = ("tuningfork", "torch", "transformers", "peft", "trl", "tokenizers")
-    return {name: version(name) for name in names} | {"threads": os.environ.get("OMP_NUM_THREADS", "")}
+    return {name: version(name) for name in names}
 
 
 def _without_infinities(value: Any) -> Any:

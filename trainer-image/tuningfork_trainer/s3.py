@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import boto3
 import botocore.exceptions as botocore_errors
 from boto3.exceptions import Boto3Error
+from boto3.session import Session
 from botocore.config import Config
 from urllib3.exceptions import HTTPError
 
-from tuningfork_trainer.errors import ObjectNotFound, StorageDenied, StorageUnavailable, TrainerError
+from tuningfork_trainer.errors import InvalidSpec, ObjectNotFound, StorageDenied, StorageUnavailable, TrainerError
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class S3Store:
                 raise
             return True
 
-        return self._try(path, put)
+        return self._send(path, put)
 
     def download(self, path: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class S3Store:
 
     def upload(self, source: Path, path: str) -> None:
         extra = {"ChecksumAlgorithm": "SHA256"}
-        self._try(path, lambda: self._client.upload_file(str(source), self.bucket, self._key(path), ExtraArgs=extra))
+        self._send(path, lambda: self._client.upload_file(str(source), self.bucket, self._key(path), ExtraArgs=extra))
 
     def delete(self, paths: Iterable[str]) -> None:
         # One by one: bulk deletion needs a Content-MD5 on some servers, and a folder of ours has a dozen files.
@@ -100,6 +100,15 @@ class S3Store:
 
     def _key(self, path: str) -> str:
         return f"{self.prefix}/{path}" if self.prefix else path
+
+    def _send(self, path: str, action: Callable[[], T]) -> T:
+        """`_try` for what is written: there only a bucket can be missing."""
+        try:
+            return self._try(path, action)
+        except ObjectNotFound as error:
+            raise InvalidSpec(
+                f"spec.output.uri: there is no bucket {self.bucket}; create it, or correct the URI"
+            ) from error
 
     def _try(self, path: str, action: Callable[[], T]) -> T:
         """Runs the action until it succeeds, is refused, or the pauses are used up."""
@@ -131,7 +140,7 @@ def _build_client() -> Any:
         # bucket.host resolves for AWS alone; other servers are asked for host/bucket
         s3={"addressing_style": "path"} if own_endpoint else None,
     )
-    return boto3.client("s3", region_name=region, config=config)
+    return Session().client("s3", region_name=region, config=config)
 
 
 def _permanent(error: Exception, uri: str) -> TrainerError | None:

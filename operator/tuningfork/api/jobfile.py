@@ -67,7 +67,7 @@ class ProgressReport(ApiModel):
     job: str
     attempt: int
     stage: str
-    """fetch, train, evaluate or export."""
+    """fetch, prepare, train, evaluate or export."""
     step: int = 0
     total_steps: int = 0
     loss: float | None = None

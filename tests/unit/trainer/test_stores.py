@@ -259,6 +259,13 @@ def test_a_real_store_refuses_a_wrong_key(tmp_path: Path) -> None:
         refused.upload(upload, "b")
 
 
+def test_a_bucket_to_write_to_is_part_of_the_spec(stubbed: tuple[Stubber, S3Store, list[float]]) -> None:
+    stubber, store, _ = stubbed
+    stubber.add_client_error("put_object", "NoSuchBucket", http_status_code=404)
+    with pytest.raises(InvalidSpec, match=r"spec\.output\.uri: there is no bucket bucket; create it"):
+        store.write("a", b"")
+
+
 @pytest.mark.cluster
 def test_a_bucket_that_does_not_exist(tmp_path: Path) -> None:
     missing = S3Store("tuningfork-none", "a", client=cluster_client())
@@ -266,3 +273,6 @@ def test_a_bucket_that_does_not_exist(tmp_path: Path) -> None:
         missing.sizes()
     with pytest.raises(ObjectNotFound):
         missing.download("b", tmp_path / "x")
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(InvalidSpec):
+        missing.upload(tmp_path / "file", "b")
