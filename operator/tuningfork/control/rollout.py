@@ -77,6 +77,8 @@ class RolloutController:
     def observe(self, parent: Manifest) -> RolloutObserved:
         rollout = Rollout.model_validate(parent)
         namespace = rollout.metadata.namespace
+        engines, engines_asked = self._pods(rollout, "engine", read_loaders)
+        routers, routers_asked = self._pods(rollout, "router", read_routers)
         return RolloutObserved(
             raw=parent,
             rollout=rollout,
@@ -84,8 +86,9 @@ class RolloutController:
             versions=self._versions(rollout),
             siblings=tuple(self._siblings(rollout)),
             children=self._children(parent),
-            engines=self._engines(rollout),
-            routers=self._routers(rollout),
+            engines=tuple(EnginePod(*pod) for pod in engines),
+            routers=tuple(RouterPod(*pod) for pod in routers),
+            asked=engines_asked and routers_asked,
             measurements=dict(self._measurements(rollout, Key(ROLLOUT.kind, namespace, rollout.metadata.name))),
         )
 
@@ -109,34 +112,25 @@ class RolloutController:
         found = [c for r in CHILDREN for c in self._store.list(r.kind, metadata["namespace"], label)]
         return {(c["kind"], c["metadata"]["name"]): c for c in found if _is_owned(c, metadata["uid"])}
 
-    def _engines(self, rollout: Rollout) -> tuple[EnginePod, ...]:
-        pods, states = self._pods(rollout, "engine", read_loaders)
-        return tuple(EnginePod(_name(pod), _is_ready(pod), _state(pod, states)) for pod in pods)
-
-    def _routers(self, rollout: Rollout) -> tuple[RouterPod, ...]:
-        pods, states = self._pods(rollout, "router", read_routers)
-        return tuple(RouterPod(_name(pod), _is_ready(pod), _state(pod, states)) for pod in pods)
-
     def _pods(
         self,
         rollout: Rollout,
         component: str,
         read: Callable[[Mapping[str, str]], Awaitable[dict[str, S | None]]],
-    ) -> tuple[list[Manifest], Mapping[str, S | None]]:
-        """The component's living pods, and what they said last by uid."""
+    ) -> tuple[list[tuple[str, bool, S | None]], bool]:
+        """The component's living pods by name, readiness and what they said last; and whether they were asked at all."""
         meta = rollout.metadata
         labels = {LABEL_ROLLOUT: meta.name, LABEL_COMPONENT: component}
         pods = [pod for pod in self._store.list("Pod", meta.namespace, labels) if _is_alive(pod)]
         addresses = {_uid(pod): pod["status"]["podIP"] for pod in pods if pod.get("status", {}).get("podIP")}
-        if not addresses:
-            return pods, {}
-        reading = self._outside.latest(
+        reading = addresses and self._outside.latest(
             (component, meta.uid),
             Key(ROLLOUT.kind, meta.namespace, meta.name),
             lambda: read(addresses),
             max_age=BUSY_SECONDS if _is_busy(rollout) else STEADY_SECONDS,
         )
-        return pods, (reading.value or {}) if reading else {}
+        said = (reading.value or {}) if reading else {}
+        return [(_name(p), _is_ready(p), said.get(_uid(p))) for p in pods], not addresses or reading is not None
 
     def _measurements(self, rollout: Rollout, owner: Key) -> Iterable[tuple[tuple[str, str], Measurement]]:
         """One reading a subject and metric; another walk or step is another reading."""
@@ -228,7 +222,3 @@ def _name(obj: Manifest) -> str:
 
 def _uid(obj: Manifest) -> str:
     return str(obj["metadata"]["uid"])
-
-
-def _state(pod: Manifest, states: Mapping[str, S | None]) -> S | None:
-    return states.get(_uid(pod))

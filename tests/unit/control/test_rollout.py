@@ -102,6 +102,19 @@ def test_pods_that_end_or_are_deleted_are_no_engines(
     assert [(r.name, r.ready, r.state) for r in observed.routers] == [("r", True, None)]
 
 
+def test_what_a_restarted_operator_does_not_know_yet_is_not_reported_as_down(
+    store: MemoryStore, outside: FakeOutside, controller: RolloutController
+) -> None:
+    store.put(pod("a", "engine"))
+    store.put(pod("r", "router"))
+    assert controller.plan(controller.observe(raw(serving())), NOW).status is None
+    outside.answers["engine"] = {"uid-a": None}
+    outside.answers["router"] = {"uid-r": None}
+    told = controller.plan(controller.observe(raw(serving())), NOW).status
+    assert told is not None
+    assert {c["type"]: c["status"] for c in told["conditions"]}["Available"] == "False"
+
+
 @pytest.mark.parametrize(
     ("world", "age"),
     [pytest.param(World(), 1.0, id="while it starts"), pytest.param(serving(), 10.0, id="when nothing happens")],

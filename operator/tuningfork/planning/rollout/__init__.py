@@ -34,6 +34,8 @@ def plan_rollout(observed: RolloutObserved, now: datetime) -> Plan:
     draft = Draft.of(observed, walk_hash(observed.rollout.spec), now)
     if older := _older_sibling(observed):
         return _duplicate(observed, draft, older)
+    if observed.rollout.status and not observed.asked:
+        return Plan(why=("the pods have not been asked yet, and what is unknown is not reported as down",))
     measure(observed, draft)
     walk(observed, draft)
     pins = place_pins(observed, draft)

@@ -59,6 +59,8 @@ class RolloutObserved:
     routers: tuple[RouterPod, ...] = ()
     measurements: Mapping[tuple[str, str], Measurement] = field(default_factory=dict)
     """The latest ones by version and metric, made for the present walk and step."""
+    asked: bool = True
+    """Whether pods that have an address were asked at least once; false just after the operator's start."""
 
     @property
     def name(self) -> str:
