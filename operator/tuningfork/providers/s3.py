@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -154,7 +155,7 @@ def converted(at: Location) -> Iterator[None]:
             f"{at}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
         ) from error
     except (BotoCoreError, OSError) as error:
-        raise StorageUnavailableError(f"{at}: {_cut(str(error))}") from error
+        raise StorageUnavailableError(_no_answer(at, error)) from error
 
 
 def _by_code(at: Location, response: Any) -> StorageError:
@@ -171,6 +172,14 @@ def _by_code(at: Location, response: Any) -> StorageError:
     if 400 <= status < 500 and status not in _TRANSIENT:
         return StorageDeniedError(text)  # the same request is refused again, such as a bucket name that cannot be
     return StorageUnavailableError(text)
+
+
+def _no_answer(at: Location, error: Exception) -> str:
+    """boto3 puts the whole request's URL into its text; the server's address is what helps."""
+    url = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url") or ""))
+    if url.netloc:
+        return f"the object store at {url.scheme}://{url.netloc} does not answer ({type(error).__name__})"
+    return f"{at}: {_cut(str(error))}"
 
 
 def _cut(text: str) -> str:

@@ -76,7 +76,7 @@ def _suspended(world: World) -> Plan:
 
 
 def _unread(world: World, stored: StorageError | None) -> Plan:
-    """Nothing is decided before the output folder was read; the stages, and so the phase, stay as they are."""
+    """Nothing is decided before the output folder was read. While it is being read, stages and phase stay as they are."""
     draft = world.draft
     if not any(c.type in STAGES for c in draft.old.conditions):
         draft.stage(JobCondition.DATA_PREPARED, JobReason.Pending, JobReason.Pending.value)
@@ -86,7 +86,10 @@ def _unread(world: World, stored: StorageError | None) -> Plan:
         return world.plan("the output folder is being read")
     denied = isinstance(stored, StorageDeniedError)
     reason = JobReason.StorageDenied if denied else JobReason.StorageUnavailable
-    draft.going(reason, f"The operator cannot read {world.output}: {stored}. It is tried again", stuck=denied)
+    text = f"The operator cannot read the job's output: {stored}. It is tried again"
+    if world.runs:  # the last attempt is over, so nothing trains
+        _stage_failed(draft, world.runs[-1].stage, reason, text)
+    draft.going(reason, text, stuck=denied)
     return world.plan(f"the output folder cannot be read: {stored}")
 
 

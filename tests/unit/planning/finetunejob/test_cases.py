@@ -53,7 +53,7 @@ CASES = [
         lambda: make_job().store_says(StorageDeniedError("no")),
         "Pending",
         "StorageDenied",
-        "cannot read s3://models/runs/ml/a",
+        "cannot read the job's output: no",
         id="a refusing store is said to refuse",
     ),
     pytest.param(
@@ -346,6 +346,19 @@ CASES = [
         "StorageUnavailable",
         "no route. It is tried again",
         id="a silent store after the end is waited for",
+    ),
+    pytest.param(
+        lambda: (
+            training()
+            .pod("Running")
+            .step()
+            .finished(30, says="s3 is away")
+            .store_says(StorageUnavailableError("no route"))
+        ),
+        "Queued",
+        "StorageUnavailable",
+        "no route. It is tried again",
+        id="nothing trains while a silent store is waited for",
     ),
     # Suspending
     pytest.param(
