@@ -40,7 +40,7 @@ def operator(env: Environment, namespace: str) -> Iterator[None]:
 
 def _installed_values(env: Environment) -> Manifest | None:
     try:
-        return dict(yaml.safe_load(env.helm("get", "values", "tuningfork", "-n", SYSTEM_NAMESPACE)) or {})
+        return dict(yaml.safe_load(env.helm("get", "values", "tuningfork", "-n", SYSTEM_NAMESPACE, "-o", "yaml")) or {})
     except CommandError:
         return None
 

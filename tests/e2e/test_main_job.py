@@ -24,8 +24,8 @@ class World:
         self.env, self.namespace, self.base, self.put_rows = env, namespace, base, put_rows
         self.versions: dict[str, str] = {}
 
-    def start(self, name: str, data: str, **changes: Any) -> None:
-        self.env.apply(make_job(self.namespace, name, self.base, data, **changes))
+    def start(self, name: str, uri: str, **changes: Any) -> None:
+        self.env.apply(make_job(self.namespace, name, self.base, uri, **changes))
 
     def version(self, name: str, *, shift: int = 0, **changes: Any) -> str:
         """The ModelVersion of a job, which is run on first use."""
@@ -141,14 +141,14 @@ def test_a_failure_names_its_cause(
 
 
 def test_a_killed_pod_resumes_from_its_checkpoint(world: World) -> None:
-    training = {"maxSteps": 400, "effectiveBatchSize": 8, "maxSequenceLength": 128, "learningRate": 0.003}
-    world.start("killed", world.put_rows("killed.jsonl"), training=training, checkpoints={"everySteps": 25})
+    training = {"maxSteps": 2000, "effectiveBatchSize": 8, "maxSequenceLength": 128, "learningRate": 0.003}
+    world.start("killed", world.put_rows("killed.jsonl"), training=training, checkpoints={"everySteps": 50})
 
     def under_way() -> bool:
         status = (world.env.get(JOBS, "killed", world.namespace) or {}).get("status", {})
-        return bool(status.get("progress", {}).get("step", 0) > 30)
+        return bool(status.get("progress", {}).get("step", 0) > 100)
 
-    wait_until(under_way, within=180, what="training is at step 30")
+    wait_until(under_way, within=180, what="training is at step 100")
     world.env.kubectl(
         "delete",
         "pod",
@@ -161,10 +161,10 @@ def test_a_killed_pod_resumes_from_its_checkpoint(world: World) -> None:
     job, _ = follow(world.env, world.namespace, "killed")
     status = job["status"]
     assert status["phase"] == "Succeeded", status["message"]
-    first, second = [run for run in status["runs"] if run["stage"] == "train"]
+    first, second = (run for run in status["runs"] if run["stage"] == "train")
     assert (first["outcome"], first["counted"]) == ("Interrupted", False)
     assert second["outcome"] == "Succeeded"
-    assert second["resumedFromStep"] >= 25
+    assert second["resumedFromStep"] >= 100
 
 
 def test_deleting_a_job_in_mid_run_leaves_nothing(world: World) -> None:

@@ -23,12 +23,12 @@ def jsonl(data: list[Manifest]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in data).encode()
 
 
-def make_job(namespace: str, name: str, base: str, data: str, **changes: Any) -> Manifest:
+def make_job(namespace: str, name: str, base: str, uri: str, **changes: Any) -> Manifest:
     """A job that takes seconds; ``changes`` replace parts of its spec."""
     spec: Manifest = {
         "model": {"uri": base},
         "method": {"type": "LoRA", "lora": {"rank": 8, "alpha": 16}},
-        "data": {"sources": [{"name": "rows", "uri": data}]},
+        "data": {"sources": [{"name": "rows", "uri": uri}]},
         "training": {"maxSteps": 30, "effectiveBatchSize": 8, "maxSequenceLength": 128, "learningRate": 0.01},
         "evaluation": {"gates": [{"metric": "perplexity", "maxRatio": 0.9}]},
         "compute": {"accelerators": ["cpu"]},
