@@ -1,10 +1,11 @@
 """What every object store promises, how S3's errors become sentences, and what a manifest protects."""
 
+import contextlib
 import hashlib
 import io
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,53 @@ def test_a_folder_exists_once_its_manifest_does(store: ObjectStore, tmp_path: Pa
     remove_folder(store.at("f"))
     assert store.sizes() == {}
     assert read_manifest(store.at("f")) is None
+
+
+class Dying(DirectoryStore):
+    """Dies instead of its n-th change."""
+
+    def __init__(self, root: Path, changes: int):
+        super().__init__(root)
+        self._left = changes
+
+    def _change(self) -> None:
+        if not self._left:
+            raise SystemExit("killed")
+        self._left -= 1
+
+    def upload(self, source: Path, path: str) -> None:
+        self._change()
+        super().upload(source, path)
+
+    def write(self, path: str, data: bytes, *, only_if_absent: bool = False) -> bool:
+        self._change()
+        return super().write(path, data, only_if_absent=only_if_absent)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self._change()
+            super().delete([path])
+
+
+@pytest.mark.parametrize("changes", range(8))
+@pytest.mark.parametrize("action", ["replaced", "removed"])
+def test_a_folder_whose_writer_dies_is_whole_or_absent(tmp_path: Path, changes: int, action: str) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+        for name in ("a.txt", "b.txt", "c.txt"):
+            (folder / name).write_text(f"{folder.name} {name}")
+    store = DirectoryStore(tmp_path / "store")
+    save_folder(store, old, "prepared", {})
+    dying = Dying(tmp_path / "store", changes)
+    with contextlib.suppress(SystemExit):
+        save_folder(dying, new, "prepared", {}) if action == "replaced" else remove_folder(dying)
+    found = read_manifest(store)
+    if found:
+        fetch_folder(store, found, tmp_path / "copy")
+        contents = {path.read_text().split()[0] for path in (tmp_path / "copy").iterdir()}
+        assert contents in ({"old"}, {"new"})
+    assert (found is None) == (0 < changes < (5 if action == "replaced" else 8))
 
 
 @pytest.mark.parametrize("content", [b"other", b"on"], ids=["changed", "cut"])
