@@ -141,7 +141,7 @@ def test_a_failure_names_its_cause(
 
 
 def test_a_killed_pod_resumes_from_its_checkpoint(world: World) -> None:
-    training = {"maxSteps": 2000, "effectiveBatchSize": 8, "maxSequenceLength": 128, "learningRate": 0.003}
+    training = {"epochs": 100, "effectiveBatchSize": 8, "maxSequenceLength": 128, "learningRate": 0.003}
     world.start("killed", world.put_rows("killed.jsonl"), training=training, checkpoints={"everySteps": 50})
 
     def under_way() -> bool:
@@ -168,7 +168,7 @@ def test_a_killed_pod_resumes_from_its_checkpoint(world: World) -> None:
 
 
 def test_deleting_a_job_in_mid_run_leaves_nothing(world: World) -> None:
-    training = {"maxSteps": 100000, "effectiveBatchSize": 8, "maxSequenceLength": 128}
+    training = {"epochs": 100, "effectiveBatchSize": 8, "maxSequenceLength": 128}
     world.start("deleted", world.put_rows("deleted.jsonl"), training=training)
     label = "tuningfork.dev/job=deleted"
     wait_until(lambda: world.env.items("pods", world.namespace, "-l", label), within=60, what="a pod of the job")
@@ -278,7 +278,7 @@ def test_what_is_not_served_is_not_found(url: str) -> None:
 
 
 def test_a_good_version_is_promoted_and_a_bad_one_comes_back(world: World, url: str) -> None:
-    good = world.version("good", shift=0, training={"maxSteps": 60, "effectiveBatchSize": 8, "learningRate": 0.01})
+    good = world.version("good", shift=0, training={"epochs": 4, "effectiveBatchSize": 8, "learningRate": 0.01})
     bad = world.version("bad", shift=3)
     with Users(url, bad={bad}) as users:
         world.env.apply(make_rollout(world, good))
