@@ -1,5 +1,6 @@
 """How the demo tells what happens: numbered chapters, one progress bar at a time, no flood of logs."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ class Story:
     """Prints to the terminal; in a pipe the bars are left out and the sentences stay."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        wide = None if sys.stdout.isatty() else 140  # a pipe has no width of its own
+        self.console = Console(highlight=False, width=wide)
         self.started = time.monotonic()
         self._chapter = 0
 
@@ -24,7 +26,7 @@ class Story:
 
     def say(self, text: str) -> None:
         """One sentence."""
-        self.console.print(f"   {text}")
+        self.console.print(f"   {text}", soft_wrap=True)
 
     @contextmanager
     def bar(self, text: str, total: float = 100) -> Iterator["Bar"]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from demo.environment import Environment, Manifest
 from demo.scenario import JOBS, NAMESPACE, NotShown, Shown
 from demo.story import Story
+from tuningfork.api import parse_time
 
 
 def check_users(story: Story, shown: Shown) -> None:
@@ -66,8 +67,8 @@ def check_argo(story: Story, shown: Shown, versions: list[Manifest]) -> None:
 def print_tables(story: Story, env: Environment, shown: Shown) -> None:
     """Losses, sizing, weights over time, and where to look next."""
     jobs = Table(title="Jobs", title_justify="left")
-    for column in ("job", "rows kept", "loss", "perplexity before", "after", "memory predicted", "where", "version"):
-        jobs.add_column(column)
+    for column in ("job", "rows kept", "loss", "perplexity", "predicted memory", "version"):
+        jobs.add_column(column, no_wrap=True)
     for name, job in shown.jobs.items():
         status = job["status"]
         evaluation, sizing = status["evaluation"], status["sizing"]
@@ -75,10 +76,8 @@ def print_tables(story: Story, env: Environment, shown: Shown) -> None:
             name,
             f"{status['data']['kept']}/{status['data']['read']}",
             f"{status['progress']['loss']:.2f}",
-            f"{evaluation['baseline']['perplexity']:.1f}",
-            f"{evaluation['tuned']['perplexity']:.1f}",
-            f"{sizing['perGpuBytes'] / 2**30:.1f} GiB",
-            sizing["accelerator"],
+            f"{evaluation['baseline']['perplexity']:.1f} > {evaluation['tuned']['perplexity']:.1f}",
+            f"{sizing['perGpuBytes'] / 2**30:.1f} GiB, {sizing['accelerator']}",
             status["modelVersion"],
         )
     story.console.print(jobs)
@@ -94,7 +93,8 @@ def print_tables(story: Story, env: Environment, shown: Shown) -> None:
     print_rollback(story, shown, rollout)
     story.console.print(
         "\nWhere to look next: kubectl get tuningfork -n ml; tuningfork status tro/support -n ml; "
-        f"Prometheus {env.info['prometheus']['url']}; the dashboard charts/tuningfork/files/dashboard.json; docs/how-it-works.md"
+        f"Prometheus {env.info['prometheus']['url']}; the dashboard charts/tuningfork/files/dashboard.json; docs/how-it-works.md",
+        soft_wrap=True,
     )
 
 
@@ -111,10 +111,12 @@ def print_rollback(story: Story, shown: Shown, status: Manifest) -> None:
     story.console.print(ratings)
     if version not in tally.first_down:
         raise NotShown(f"no user saw a bad answer of {version}; what stopped it?")
-    exposed = tally.last_seen[version] - tally.first_down[version]
+    zero = parse_time(bad.get("firstFailureAt") or bad["at"]).timestamp() + bad["secondsToZero"]
     story.console.print(
-        f"[bold]From the first bad answer of {version} to its last: {exposed:.0f} s;[/bold] every router had weight 0 "
-        f"{bad.get('secondsToZero', float('nan')):.1f} s after the first failed measurement."
+        f"[bold]From the first bad answer of {version} to weight 0 on every router: {zero - tally.first_down[version]:.0f} s[/bold]; "
+        f"{bad['secondsToZero']:.1f} s of them after the first failed measurement. "
+        f"Its last answer came {tally.last_seen[version] - tally.first_down[version]:.0f} s after its first bad one.",
+        soft_wrap=True,
     )
 
 
