@@ -51,8 +51,10 @@ class FaultProxy:
     fault: Callable[[Call], int | None] = lambda call: None
     after_write: Callable[[Call], None] = lambda call: None
     calls: list[Call] = field(default_factory=list)
+    muted: Callable[[str], bool] = lambda path: False
+    """Whether a watch of this path shows nothing at the moment; what it did not show, it never shows."""
     down: bool = False
-    """Every connection is dropped."""
+    """Every new connection is dropped."""
 
     def __enter__(self) -> "FaultProxy":
         self._loop = asyncio.new_event_loop()
@@ -102,7 +104,10 @@ class FaultProxy:
     async def _start(self) -> None:
         connector = aiohttp.TCPConnector(limit=0, ssl=self.cluster.tls())
         self._session = aiohttp.ClientSession(
-            connector=connector, headers=self.cluster.headers(), auto_decompress=False
+            connector=connector,
+            headers=self.cluster.headers(),
+            auto_decompress=False,
+            read_bufsize=8 << 20,  # a watch is read by lines, and an object may be a long one
         )
         app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", "/{path:.*}", self._pass)
@@ -123,6 +128,7 @@ class FaultProxy:
         self._open.add(transport)
         if self.down:
             transport.abort()
+            return web.Response()
         call = Call(request.method, request.path, request.headers.get("User-Agent", ""))
         if status := self.fault(call):
             self.calls.append(Call(call.method, call.path, call.user_agent, status))
@@ -144,8 +150,9 @@ class FaultProxy:
             self.calls.append(Call(call.method, call.path, call.user_agent, upstream.status))
             response = web.StreamResponse(status=upstream.status, headers=kept)
             await response.prepare(request)
-            async for chunk in upstream.content.iter_any():
-                await response.write(chunk)
+            async for line in upstream.content:
+                if not self.muted(call.path):
+                    await response.write(line)
             return response
         body = await upstream.read()
         self._count(call, upstream.status)

@@ -37,7 +37,7 @@ class Seen:
 
 
 class ToyController:
-    """Wants a ConfigMap with the job's seed, and says in status which seed it has."""
+    """Wants a ConfigMap with the seed that is the value of a label of the job, and says so in status."""
 
     resource = JOBS
 
@@ -61,12 +61,12 @@ class ToyController:
 
     def plan(self, observed: Seen, now: datetime) -> Plan:
         job = observed.job
-        seed = job["spec"].get("training", {}).get("seed", 42)
+        seed = job["metadata"]["labels"]["seed"]
         message = f"child {'there' if observed.child else 'missing'}, seed {seed}, step {observed.step}"
         generation = job["metadata"]["generation"]
         status = FineTuneJobStatus(observed_generation=generation, phase=Phase.TRAINING, message=message)
         return Plan(
-            apply=(build_child(job, {"seed": str(seed)}),),
+            apply=(build_child(job, {"seed": seed}),),
             status=status.dump(),
             events=(Event("Normal", "Toy", f"seed {seed}"),),
             why=(message,),

@@ -274,8 +274,8 @@ async def connect(on_request: OnRequest = lambda verb, resource, code: None) -> 
     """
     configuration = client.Configuration()
     configuration.client_session_kwargs = {"trust_env": False}
-    if os.environ.get("KUBECONFIG"):
-        await config.load_kube_config(client_configuration=configuration, persist_config=False)
+    if kubeconfig := os.environ.get("KUBECONFIG"):
+        await config.load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
     else:
         config.load_incluster_config(client_configuration=configuration)
     api = client.ApiClient(configuration)
