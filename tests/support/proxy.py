@@ -139,7 +139,8 @@ class FaultProxy:
             request.method,
             self.cluster.server + request.path_qs,
             headers=headers,
-            data=await request.read(),
+            data=await request.read() or None,
+            skip_auto_headers={"Content-Type"},
             timeout=timeout,
         ) as upstream:
             return await self._relay(request, call, upstream)
