@@ -269,7 +269,7 @@ def _stored(env: Environment, namespace: str) -> dict[str, str]:
     prefix = f"runs/{namespace}/"
     pages = env.s3().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
     found = {item["Key"].removeprefix(prefix): item["ETag"] for page in pages for item in page.get("Contents", [])}
-    exact = (".safetensors", ".jsonl", "adapter_config.json", "tokenizer.json")
+    exact = (".safetensors", ".jsonl", "tokenizer.json")
     return {key: tag if key.endswith(exact) else "present" for key, tag in found.items()}
 
 
