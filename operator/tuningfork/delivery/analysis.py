@@ -92,7 +92,8 @@ def decide(analysis: Analysis, statuses: Mapping[str, MetricStatus], now: dateti
         for outcome in silent:
             if outcome.action is action:
                 return outcome
-    return Outcome(Action.PASS, RolloutReason.NoEvidenceOfHarm, "no evidence of harm")
+    said = "no evidence of harm" if any(not m.dry_run for m in analysis.metrics) else "no metric decides"
+    return Outcome(Action.PASS, RolloutReason.NoEvidenceOfHarm, said)
 
 
 def has_failed(metric: AnalysisMetric, status: MetricStatus) -> bool:

@@ -107,7 +107,8 @@ def test_a_failure_outranks_silence_and_a_dry_run_is_not_asked() -> None:
     analysis = Analysis(metrics=[quiet, dry, loud])
     outcome = decide(analysis, statuses, NOW)
     assert (outcome.action, outcome.reason, outcome.first_failure) == (Action.FAIL, RolloutReason.MetricFailed, NOW)
-    assert decide(Analysis(metrics=[dry]), statuses, NOW).action is Action.PASS
+    nobody_decides = decide(Analysis(metrics=[dry]), statuses, NOW)
+    assert (nobody_decides.action, nobody_decides.message) == (Action.PASS, "no metric decides")
     assert decide(Analysis(metrics=[quiet]), statuses, NOW).reason is RolloutReason.NoData
 
 
