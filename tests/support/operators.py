@@ -26,6 +26,7 @@ class OperatorProcess:
     kubeconfig: Path
     log: Path
     prune_seconds: float = 300.0
+    log_level: str = "DEBUG"
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> "OperatorProcess":
@@ -38,7 +39,7 @@ class OperatorProcess:
     def start(self) -> None:
         env = os.environ | {
             "KUBECONFIG": str(self.kubeconfig),
-            "LOG_LEVEL": "DEBUG",
+            "LOG_LEVEL": self.log_level,
             "POD_NAME": self.name,
             "TOY_HOST": self.address,
             "TOY_NAMESPACE": self.namespace,

@@ -63,12 +63,13 @@ class ToyController:
         job = observed.job
         seed = job["metadata"]["labels"]["seed"]
         message = f"child {'there' if observed.child else 'missing'}, seed {seed}, step {observed.step}"
+        said = (job.get("status") or {}).get("message")
         generation = job["metadata"]["generation"]
         status = FineTuneJobStatus(observed_generation=generation, phase=Phase.TRAINING, message=message)
         return Plan(
             apply=(build_child(job, {"seed": seed}),),
             status=status.dump(),
-            events=(Event("Normal", "Toy", f"seed {seed}"),),
+            events=() if message == said else (Event("Normal", "Toy", message),),
             why=(message,),
         )
 
