@@ -23,6 +23,8 @@ from demo.traffic import Traffic
 NAMESPACE = "ml"
 ROLLOUT = "support"
 BASE = "base/smollm2-135m"
+CANARY = 20
+"""Per cent of the first step in examples/demo/rollout.yaml."""
 JOBS = ("support-1", "support-2", "support-3")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuningfork"
 EXAMPLES = ROOT / "examples" / "demo"
@@ -231,6 +233,8 @@ def bad_version(story: Story, env: Environment, shown: Shown) -> None:
     status = follow_rollout(story, env, version, shown, within=300)["status"]
     if status["stable"]["version"] == version:
         raise NotShown(f"{version} was promoted although its users rated it down")
+    if (most := max(entry["weights"].get(version, 0) for entry in status["history"])) > CANARY:
+        raise NotShown(f"{version} left canary: it had {most} % before it was stopped")
     failed = next(f for f in status["failed"] if f["version"] == version)
     story.say(f"[bold]stopped:[/bold] {failed['message']}")
     tell_metrics(story, status, version)
