@@ -123,7 +123,8 @@ async def test_a_standby_writes_nothing_but_is_ready(world: World, start: Start,
         1,
         0,
     ]
-    one.kill()
+    assert two.terminate() == 0, "it ends in order, too"
+    assert one.leads()
     assert len(proxy.writes) == 4, "three for the job, one for the certificate"
 
 
