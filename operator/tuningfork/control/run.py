@@ -133,7 +133,10 @@ class Runtime:
         """The end of what writes: running reconciles, then the Lease, so that nobody else begins before we are done."""
         self.queue.close()
         if self._workers:
-            await asyncio.wait(self._workers, timeout=FINISH_SECONDS)
+            _, stuck = await asyncio.wait(self._workers, timeout=FINISH_SECONDS)
+            for worker in stuck:
+                worker.cancel()
+            await asyncio.wait(self._workers)
         await self._lease.release()
         leading.cancel()
         await self.outside.close()
