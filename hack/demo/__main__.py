@@ -20,7 +20,7 @@ def main() -> int:
     story = Story()
     try:
         run(story, args.images)
-    except (scenario.NotShown, CommandError, TimeoutError, subprocess.CalledProcessError) as error:
+    except (scenario.NotShown, CommandError, TimeoutError, subprocess.SubprocessError) as error:
         story.console.print(f"\n[bold red]The demo stopped:[/bold red] {error}", soft_wrap=True)
         story.console.print(
             "Everything is left running. Look with KUBECONFIG=.cluster/kubeconfig: kubectl get tuningfork,pods -n ml; "
@@ -30,7 +30,7 @@ def main() -> int:
     if args.keep:
         story.console.print("Everything is left running; `make cluster-down` removes it.")
     else:
-        subprocess.run([ROOT / "hack" / "cluster", "down"], check=True)
+        subprocess.run([sys.executable, ROOT / "hack" / "cluster", "down"], check=True)
     return 0
 
 

@@ -13,6 +13,9 @@ from typing import Any
 
 import boto3
 import yaml
+from botocore.config import Config
+
+from devcluster.settings import direct
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM_NAMESPACE = "tuningfork-system"
@@ -44,7 +47,7 @@ class Environment:
         return self._run([self.info["helm"], *args], None, timeout)
 
     def _run(self, command: list[str], stdin: str | None, timeout: float) -> str:
-        env = os.environ | {"KUBECONFIG": self.info["kubeconfig"]}
+        env = os.environ | direct(os.environ) | {"KUBECONFIG": self.info["kubeconfig"]}
         done = subprocess.run(
             command, input=stdin, env=env, capture_output=True, text=True, timeout=timeout, check=False
         )
@@ -76,6 +79,7 @@ class Environment:
             region_name=s3["region"],
             aws_access_key_id=s3["accessKey"],
             aws_secret_access_key=s3["secretKey"],
+            config=Config(proxies={}),
         )
 
     def bucket(self, name: str) -> None:
@@ -110,13 +114,18 @@ class Environment:
     def values(self, images: str, **settings: Any) -> Manifest:
         """Values of the chart for this cluster. ``images`` is thin (the host's environment, mounted) or real."""
         s3, thin = self.info["s3"], self.info["thin"]
-        fragment = {key: thin[key] for key in ("volumes", "volumeMounts", "env")}
         operator: Manifest = {}
         chosen: Manifest = {
             "s3": {"endpoint": s3["endpoint"], "region": s3["region"], "secretName": SECRET},
             "prometheus": {"url": self.info["prometheus"]["url"]},
         }
         if images == "thin":
+            if thin is None:
+                raise CommandError(
+                    "thin images need nodes that see this machine's files, and the nodes of TUNINGFORK_KUBECONFIG do not: "
+                    "push the images of `hack/images --no-load` to your registry and install as docs/install.md says"
+                )
+            fragment = {key: thin[key] for key in ("volumes", "volumeMounts", "env")}
             operator = {"image": thin["image"], "pod": fragment}
             chosen |= {"images": {"trainer": thin["image"], "serving": thin["image"]}, "pods": fragment}
         return {
@@ -151,7 +160,9 @@ class Environment:
         local = _free_port()
         command = [self.info["kubectl"], "port-forward", "-n", namespace, f"service/{name}", f"{local}:{port}"]
         forward = subprocess.Popen(
-            command, env=os.environ | {"KUBECONFIG": self.info["kubeconfig"]}, stdout=subprocess.DEVNULL
+            command,
+            env=os.environ | direct(os.environ) | {"KUBECONFIG": self.info["kubeconfig"]},
+            stdout=subprocess.DEVNULL,
         )
         try:
             wait_until(lambda: _connects("127.0.0.1", local), within=20, what=f"port-forward to {namespace}/{name}")

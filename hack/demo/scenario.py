@@ -55,7 +55,7 @@ class Shown:
 def start_cluster(story: Story) -> Environment:
     """The development cluster; its own progress lines are the story here."""
     story.chapter("A cluster")
-    if subprocess.run([ROOT / "hack" / "cluster", "up"], check=False).returncode:
+    if subprocess.run([sys.executable, ROOT / "hack" / "cluster", "up"], check=False).returncode:
         raise NotShown("the development cluster did not start; its words are above")
     env = Environment()
     story.say(f"Kubernetes from the provider '{env.info['provider']}'; look around with KUBECONFIG=.cluster/kubeconfig")

@@ -59,7 +59,8 @@ class Traffic:
         self._thread.join(timeout=60)
 
     async def _run(self) -> None:
-        client = openai.AsyncOpenAI(base_url=f"{self.base_url}/v1", api_key="none", max_retries=0, timeout=120)
+        http = openai.DefaultAsyncHttpxClient(trust_env=False, timeout=120)  # the cluster is not on the internet
+        client = openai.AsyncOpenAI(base_url=f"{self.base_url}/v1", api_key="none", max_retries=0, http_client=http)
         slots = asyncio.Semaphore(self.concurrency)
         running: set[asyncio.Task[None]] = set()
         rng = random.Random(11)
@@ -74,7 +75,8 @@ class Traffic:
                 task.add_done_callback(lambda _: slots.release())
                 await asyncio.sleep(rng.expovariate(self.rate))
             if running:
-                await asyncio.wait(running, timeout=50)
+                _, pending = await asyncio.wait(running, timeout=50)
+                self.tally.failed += [f"{len(pending)} requests never ended"] if pending else []
         await client.close()
 
     async def _one(self, client: openai.AsyncOpenAI, feedback: aiohttp.ClientSession, pair: Pair, user: str) -> None:
@@ -95,10 +97,14 @@ class Traffic:
         completion = raw.parse()
         good = on_topic(pair, completion.choices[0].message.content or "")
         rating = "up" if good else "down"
-        async with feedback.post("/v1/feedback", json={"id": completion.id, "rating": rating}) as reply:
-            if not reply.ok:
-                self.tally.failed.append(f"feedback {reply.status}: {(await reply.text())[:200]}")
-                return
+        try:
+            async with feedback.post("/v1/feedback", json={"id": completion.id, "rating": rating}) as reply:
+                if not reply.ok:
+                    self.tally.failed.append(f"feedback {reply.status}: {(await reply.text())[:200]}")
+                    return
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.tally.failed.append(f"feedback: {type(error).__name__}: {error}")
+            return
         version = raw.headers.get("x-tuningfork-version", "?")
         self.tally.rated[version, rating] += 1
         self.tally.last_seen[version] = time.time()

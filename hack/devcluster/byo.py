@@ -7,6 +7,7 @@ files; and loading an image is between the user and their registry.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
@@ -30,7 +31,9 @@ class ByoProvider:
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
-        self.state = settings.user_state_dir() / "byo"
+        # One state a cluster: its Prometheus has that cluster's address and token.
+        digest = hashlib.sha256(str(kubeconfig.resolve()).encode()).hexdigest()[:8]
+        self.state = settings.user_state_dir() / f"byo-{digest}"
         self.daemons = Daemons(self.state)
 
     def exists(self) -> bool:

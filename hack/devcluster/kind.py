@@ -79,6 +79,7 @@ class KindProvider:
         return self.kubeconfig.exists() and self._kubectl().ready()
 
     def _create(self) -> None:
+        self.daemons.stop(self.daemons.names())  # they speak to the cluster that is replaced
         self.state.mkdir(parents=True, exist_ok=True)
         config = self.state / "kind.json"
         config.write_text(json.dumps(configuration(), indent=2))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from support.api_server import ROOT
 
 
@@ -43,6 +45,6 @@ def read_cluster() -> Cluster:
     assert path.exists(), "these tests need the development cluster: run `make cluster`"
     info = json.loads(path.read_text())
     kubeconfig = Path(info["kubeconfig"])
-    config = json.loads(kubeconfig.read_text())
+    config = yaml.safe_load(kubeconfig.read_text())
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     return Cluster(kubeconfig, info, cluster["server"], cluster, user)

@@ -61,7 +61,9 @@ class ChatEncoder:
                         Removal.TEMPLATE_MISMATCH, "the prompt is no prefix of the conversation with its answer"
                     )
                 continue
-            ids = self._align(ids, prompt, whole)
+            aligned = self._align(ids, prompt, whole)
+            answers = [(a, z) for a, z in answers if aligned[:z] == ids[:z]]  # an earlier border may not have held
+            ids = aligned
             start = len(self._encode_text(prompt))
             answers.append((start, self._after_stop(ids, start)))
         return Encoded(ids[: answers[-1][1]], answers)

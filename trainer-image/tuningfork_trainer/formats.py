@@ -63,7 +63,7 @@ def check_turns(turns: list[Turn]) -> list[Turn]:
 
 def _from_alpaca(row: Mapping[str, Any]) -> list[Turn]:
     history = row.get("history") or []
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
         raise Removed(Removal.INVALID_ROW, "history must be pairs of a question and an answer")
     context = _text(row.get("input") or "", "input")
     question = _text(row["instruction"], "instruction")

@@ -11,7 +11,10 @@ from collections.abc import Callable, Collection
 
 from tuningfork.api.finetunejob import PIIKind
 
-_EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]+@(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])")
+_EMAIL = re.compile(
+    r"(?<![\w.%+-])[\w.%+-]+@(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w(-]|:[\w/])"
+)
+"""Not a matrix product (`q@k.transpose(`), nor the address of a repository (`git@host.org:path`)."""
 
 _SSN = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
 """With dashes; areas 000, 666 and 9xx, group 00 and serial 0000 were never issued."""
@@ -28,6 +31,8 @@ _PHONE = re.compile(
 
 
 def _is_phone(text: str) -> bool:
+    if re.fullmatch(r"\+\d+\.\d+", text):
+        return False  # a signed decimal number, such as a latitude
     return 8 <= sum(character.isdigit() for character in text) <= 15
 
 

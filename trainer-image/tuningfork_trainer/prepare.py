@@ -59,7 +59,7 @@ def load_or_make_prepared(
             log.warning(
                 "data: the model's tokenizer or config has changed since the data was prepared; preparing again"
             )
-    except DigestMismatch as error:
+    except (DigestMismatch, ObjectNotFound) as error:
         log.warning("data: the prepared data is damaged (%s); preparing again", error)
     sources = fetch_sources(spec, workdir / "data")
     shutil.rmtree(folder, ignore_errors=True)

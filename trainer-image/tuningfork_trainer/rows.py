@@ -93,6 +93,8 @@ def read_rows(name: str, path: Path, ledger: Ledger) -> Iterator[Row]:
             ledger.remove(name, number, Removed(Removal.INVALID_JSON, f"{error.msg} at column {error.colno}"))
         except RecursionError:
             ledger.remove(name, number, Removed(Removal.INVALID_JSON, "nested too deeply"))
+        except ValueError as error:  # an integer of thousands of digits
+            ledger.remove(name, number, Removed(Removal.INVALID_JSON, str(error)[:100]))
 
 
 def _parse_array(name: str, raw: bytes) -> list[Any] | None:

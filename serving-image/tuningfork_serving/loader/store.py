@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
@@ -75,7 +76,7 @@ class S3Folder:
     def download(self, name: str, target: Path) -> None:
         try:
             self._client.download_file(self._bucket, self._prefix + name, str(target))
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
             raise StoreError(f"{self.uri}/{name} cannot be read: {error}") from error
 
 

@@ -83,6 +83,14 @@ def test_an_answer_that_would_merge_with_its_prompt_keeps_the_border(answer: str
     assert trained_text(example) == [f"{answer}<|im_end|>"]
 
 
+@pytest.mark.parametrize("first", ["\n\nIt is red.", "    It is", "\nyes", "It is red."])
+@pytest.mark.parametrize("second", ["\n\nIt is blue.", "    no", "It is blue."])
+def test_in_several_turns_what_is_trained_is_whole_answers(first: str, second: str) -> None:
+    trained = trained_text(ENCODER.encode(conversation("What colour?", first, "And now?", second)))
+    assert trained[-1] == second + "<|im_end|>"
+    assert set(trained) <= {first + "<|im_end|>", second + "<|im_end|>"}
+
+
 def test_a_template_that_rewrites_earlier_answers_trains_the_last() -> None:
     example = encoder(LAST_ONLY).encode(conversation("a", "b", "c", "d"))
     assert trained_text(example) == ["d<|im_end|>"]

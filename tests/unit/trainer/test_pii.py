@@ -53,6 +53,9 @@ def test_it_is_replaced(text: str, expected: str) -> None:
         pytest.param("@property\ndef a@b", id="code"),
         pytest.param("x = a +1 2 3", id="sums"),
         pytest.param("3.141592653589793", id="pi"),
+        pytest.param("London is at +51.507351", id="a latitude"),
+        pytest.param("scores = q@k.transpose(-2, -1)", id="a matrix product"),
+        pytest.param("git clone git@github.com:org/repo.git", id="the address of a repository"),
     ],
 )
 def test_it_is_left_alone(text: str) -> None:

@@ -81,6 +81,7 @@ def test_a_row_becomes_a_conversation(row: Any, expected: tuple[DataFormat, list
         pytest.param({"instruction": 3, "output": "b"}, "instruction must be text, this is int", id="a number"),
         pytest.param({"instruction": "a", "output": None}, "assistant must be text", id="null as answer"),
         pytest.param({"instruction": "a", "output": "b", "history": ["c"]}, "pairs", id="odd history"),
+        pytest.param({"instruction": "a", "output": "b", "history": 5}, "pairs", id="a number as history"),
         pytest.param({"messages": ["a"]}, "turn 1 must be an object", id="a turn of text"),
         pytest.param({"messages": [message("tool", "a")]}, "by 'tool'", id="a tool"),
         pytest.param({"messages": [message(["user"], "a")]}, "turn 1 is by", id="a role that is no text"),
