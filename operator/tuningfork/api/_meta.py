@@ -77,6 +77,12 @@ class Reason(Enum):
         return self.name
 
 
+class CommonReason(Reason):
+    """Reasons that conditions of every kind can have."""
+
+    ReconcileError = "Something that the object needs cannot be written; the message says what, and it is tried again."
+
+
 def set_condition(
     conditions: Sequence[dict[str, Any]],
     type_: str,

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from tuningfork.api._base import GROUP, VERSION
-from tuningfork.api._meta import ANNOTATION_COMMANDS, Reason
+from tuningfork.api._meta import ANNOTATION_COMMANDS, CommonReason, Reason
 from tuningfork.api.crds import KINDS, Kind, build_crd, structural_schema
 from tuningfork.api.finetunejob import JobCondition, JobReason
 from tuningfork.api.jobfile import EXIT_REASONS, PERMANENT, ExitCode
@@ -58,7 +58,7 @@ def _kind(kind: Kind) -> Iterator[str]:
     conditions, reasons = CONDITIONS[name]
     yield "### Conditions"
     yield f"Types: {', '.join(str(c) for c in conditions)}."
-    yield _table(("Reason", "Means"), ((f"`{reason.name}`", reason.value) for reason in reasons))
+    yield _table(("Reason", "Means"), ((f"`{reason.name}`", reason.value) for reason in (*reasons, *CommonReason)))
 
 
 def _commands() -> Iterator[str]:

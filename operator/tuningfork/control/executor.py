@@ -12,9 +12,11 @@ and the plan is made anew.
 
 import logging
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
-from tuningfork.api._meta import LABEL_JOB_UID
+from tuningfork.api import timestamp
+from tuningfork.api._meta import LABEL_JOB_UID, CommonReason, ConditionStatus, set_condition
 from tuningfork.control.compare import finite, needs_apply
 from tuningfork.control.controller import Resource, Store
 from tuningfork.control.events import EventRecorder
@@ -54,6 +56,23 @@ class Executor:
         for event in plan.events:
             await self._events.record(parent, event)
         return any(done)
+
+    async def tell(self, parent: Manifest, problem: str, at: datetime) -> None:
+        """Says in the status what keeps a plan from being carried out; all else stays as it was last known."""
+        status = parent.get("status") or {}
+        conditions: list[Manifest] = status.get("conditions", [])
+        missing = {"Ready"} - {condition["type"] for condition in conditions}
+        for type_, value in [("Ready", ConditionStatus.FALSE)] * len(missing) + [("Reconciling", ConditionStatus.TRUE)]:
+            conditions = set_condition(
+                conditions,
+                type_,
+                value,
+                CommonReason.ReconcileError,
+                problem,
+                generation=parent["metadata"].get("generation", 0),
+                now=timestamp(at),
+            )
+        await self._write_status(parent, {**status, "conditions": conditions, "message": problem[:1024]})
 
     async def _delete(self, ref: ObjectRef) -> bool:
         live = self._store.get(ref.kind, ref.namespace, ref.name)

@@ -71,6 +71,10 @@ class WorkQueue(Generic[K]):
         self.add_after(key, delay)
         return delay
 
+    def failures(self, key: K) -> int:
+        """Failures in a row until now."""
+        return self._failures.get(key, 0)
+
     def forgive(self, key: K) -> None:
         """The key succeeded: its next failure is its first."""
         self._failures.pop(key, None)

@@ -7,6 +7,7 @@ permission, a name taken by another's object) is also told as an Event on the ob
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 
 from tuningfork.control.controller import Controller, Key, Outside
@@ -91,12 +92,20 @@ class Reconciler:
             return "conflict"
         except errors.ProviderError as error:
             logger.warning("%s: %s", _title(key), error)
+            await self._tell(key, error)
             await self._events.record(parent, Event("Warning", "ReconcileError", str(error)))
             return "permanent" if isinstance(error, errors.PermanentError) else "transient"
         except Exception:
             logger.exception("%s: this is a bug in the operator; the object is tried again", _title(key))
             return "bug"
         return "success"
+
+    async def _tell(self, key: Key, error: errors.ProviderError) -> None:
+        """An object whose children cannot be written must not look as if all went on; a single hiccup is no news."""
+        live = self._store.get(*key)
+        if live and (isinstance(error, errors.PermanentError) or self._queue.failures(key)):
+            with suppress(errors.ProviderError):
+                await self._executor.tell(live, str(error), self._now())
 
     async def _reconcile(self, key: Key, parent: Manifest) -> None:
         """An object that is being deleted is left alone: what it owns goes with it, and must not be made again meanwhile."""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tuningfork.api._meta import CommonReason
 from tuningfork.api.crds import KINDS
 from tuningfork.api.finetunejob import JobReason
 from tuningfork.api.jobfile import ExitCode
@@ -38,7 +39,7 @@ def test_a_row(row: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", [*JobReason, *VersionReason, *RolloutReason], ids=lambda r: f"{type(r).__name__}.{r}"
+    "reason", [*JobReason, *VersionReason, *RolloutReason, *CommonReason], ids=lambda r: f"{type(r).__name__}.{r}"
 )
 def test_every_reason_with_its_sentence(reason: JobReason | VersionReason | RolloutReason) -> None:
     assert f"| `{reason.name}` | {reason.value} |" in PAGE

@@ -42,18 +42,20 @@ class Controller:
         return self._plan()
 
 
+PATH = "/apis/tuningfork.dev/v1alpha1/namespaces/ml/finetunejobs/a"
+
+
 class Bench:
     def __init__(self, plan: Callable[[], Plan], *, exists: bool = True, **metadata: str) -> None:
-        path = "/apis/tuningfork.dev/v1alpha1/namespaces/ml/finetunejobs/a"
         job = {
             "apiVersion": JOBS.api_version,
             "kind": JOBS.kind,
             "metadata": {"name": "a", "namespace": "ml"} | metadata,
         }
-        self.api = MemoryApi((path, job))
+        self.api = MemoryApi((PATH, job))
         self.store = MemoryStore()
         if exists:
-            self.store.put(self.api.objects[path])
+            self.store.put(self.api.objects[PATH])
         self.queue = WorkQueue[Key](jitter=lambda: 1.0)
         self.metrics = Metrics()
         self.controller = Controller(plan)
@@ -133,6 +135,19 @@ async def test_errors_are_logged_once_and_tried_again_with_growing_pauses(
     assert pauses == pytest.approx([0, 2, 4, 8])
     assert bench.results() == {result: 4}
     assert any("/events" in path for _, path in bench.api.writes) == event
+
+
+async def test_what_cannot_be_written_is_said_in_the_status_when_it_lasts() -> None:
+    bench = Bench(fails(errors.TransientError("Service ml/a belongs to somebody else")), uid="u", resourceVersion="1")
+    await bench.reconciler.handle(KEY)
+    assert "status" not in bench.api.objects[PATH], "a single hiccup is no news"
+    await bench.reconciler.handle(KEY)
+    status = bench.api.objects[PATH]["status"]
+    assert status["message"] == "Service ml/a belongs to somebody else"
+    assert {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]} == {
+        "Ready": ("False", "ReconcileError"),
+        "Reconciling": ("True", "ReconcileError"),
+    }
 
 
 async def test_a_success_ends_the_pauses() -> None:
