@@ -295,6 +295,11 @@ class RolloutSpec(ApiModel):
 
     cel_rules: ClassVar = (
         Rule("self.model == oldSelf.model", "spec.model is immutable; create another Rollout for another model"),
+        # With SharedBase the stable adapter would come to a base model that it was not trained on.
+        Rule(
+            "self.serving.base.uri == oldSelf.serving.base.uri",
+            "spec.serving.base is immutable; create another Rollout for another base",
+        ),
         Rule(
             "!self.serving.base.uri.startsWith('file:')",
             "spec.serving.base.uri: a cluster reads s3:// only, not file://",

@@ -99,6 +99,11 @@ CASES = {
     "another model for a rollout": Refused(
         "spec.model is immutable", make_rollout(model="sales"), before=make_rollout()
     ),
+    "another base model for a rollout": Refused(
+        "spec.serving.base is immutable",
+        make_rollout(serving__base__uri="s3://models/base/other"),
+        before=make_rollout(),
+    ),
     "a served base model in a file": Refused(
         "spec.serving.base.uri", make_rollout(serving__base__uri="file:///models/base")
     ),

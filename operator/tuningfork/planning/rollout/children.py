@@ -2,7 +2,7 @@
 
 Adapters come at run time, so an engine's pod template never changes with versions. It does not change with the operator's own version
 or settings either: the template is kept in an annotation of the Deployment and rendered anew only when the spec asks for another engine
-or base (or somebody removes the annotation, which is how an administrator brings a new image to engines that run). Routers hold
+(or somebody removes the annotation, which is how an administrator brings a new image to engines that run). Routers hold
 no state and restart without a lost request, so they follow the settings at once.
 """
 

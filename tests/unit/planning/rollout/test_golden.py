@@ -15,7 +15,7 @@ import yaml
 from support.rollout_world import SETTINGS, Traffic, World, serving
 from tuningfork.planning.plan import Manifest, Plan
 from tuningfork.planning.rollout import plan_rollout
-from tuningfork.planning.rollout.children import TEMPLATE_ANNOTATION
+from tuningfork.planning.rollout.children import TEMPLATE_ANNOTATION, TEMPLATE_HASH_ANNOTATION
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -92,12 +92,13 @@ def test_no_version_and_no_upgrade_of_the_operator_restarts_an_engine(monkeypatc
     assert engine(world)["spec"]["containers"][0]["image"] == "serving:2", "without the annotation it is rendered anew"
 
 
-def test_another_base_renders_the_engine_anew() -> None:
+def test_a_template_of_another_engine_is_rendered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     world = serving()
-    before = engine(world)
-    world.edit(lambda spec: spec["serving"].update(base={"uri": "s3://models/base/other"})).tick()
-    assert engine(world) != before
-    assert "s3://models/base/other" in engine(world)["spec"]["initContainers"][0]["command"]
+    images = SETTINGS.images.model_copy(update={"serving": "serving:2"})
+    monkeypatch.setattr("support.rollout_world.SETTINGS", SETTINGS.model_copy(update={"images": images}))
+    world.children["Deployment", "support-engine"]["metadata"]["annotations"][TEMPLATE_HASH_ANNOTATION] = "another"
+    world.tick()
+    assert engine(world)["spec"]["containers"][0]["image"] == "serving:2"
 
 
 def test_replicas_are_left_to_an_autoscaler_when_the_spec_has_none() -> None:
