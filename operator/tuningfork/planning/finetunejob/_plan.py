@@ -9,10 +9,10 @@ from tuningfork.planning.finetunejob import history
 from tuningfork.planning.finetunejob.draft import STAGES, Draft
 from tuningfork.planning.finetunejob.finish import plan_finish
 from tuningfork.planning.finetunejob.observed import PREPARE, TRAIN, Observed, is_leaving, timestamp
-from tuningfork.planning.finetunejob.pod import last_words, pod_of
+from tuningfork.planning.finetunejob.pod import LOST_POD_SECONDS, last_words, pod_of
 from tuningfork.planning.finetunejob.running import plan_running
 from tuningfork.planning.finetunejob.starting import plan_next_attempt
-from tuningfork.planning.finetunejob.world import LOST_POD_SECONDS, World, look, read_status, ref
+from tuningfork.planning.finetunejob.world import World, look, read_status, ref
 from tuningfork.planning.plan import Manifest, Plan
 from tuningfork.planning.storage import StorageDeniedError, StorageError, StoredRun
 
@@ -44,9 +44,8 @@ def _decide(world: World) -> Plan:
     if old.phase in {Phase.SUCCEEDED, Phase.REJECTED} and old.spec_hash == world.hash:
         world.draft.unchanged()
         return world.plan("the spec changed in nothing that decides the result")
-    active = world.active_job()
-    if active is not None:
-        return _suspend(world, active) if world.job.spec.suspend else plan_running(world, active)
+    if world.active is not None:
+        return _suspend(world, world.active) if world.job.spec.suspend else plan_running(world, world.active)
     if isinstance(stored, StoredRun) and (stored.result or stored.problem):
         return plan_finish(world, stored)
     if world.job.spec.suspend:

@@ -19,7 +19,7 @@ from tuningfork.planning.finetunejob.observed import (
     parse_time,
     timestamp,
 )
-from tuningfork.planning.finetunejob.pod import PERMANENT_REASONS, Ending, ending, pod_of
+from tuningfork.planning.finetunejob.pod import PERMANENT_REASONS, Ending, ending, is_lost, pod_of
 from tuningfork.planning.plan import Manifest
 
 KEPT_RUNS = 50
@@ -70,6 +70,8 @@ def _advanced(run: Run, job: Manifest, pods: tuple[Manifest, ...], now: datetime
         return _ended(run, end, over.get("lastTransitionTime") or timestamp(now))
     if is_leaving(job):
         return _ended(run, _stopped("The Job was deleted", suspended=suspended), timestamp(now))
+    if is_lost(pod_of(job, pods), now):
+        return _ended(run, _stopped("The pod's node does not answer", suspended=suspended), timestamp(now))
     return run
 
 

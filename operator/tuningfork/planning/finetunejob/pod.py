@@ -5,6 +5,7 @@ A pod that vanished without a word is a disruption and not a failure, because th
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from tuningfork.api.finetunejob import JobReason, Outcome
 from tuningfork.api.jobfile import EXIT_REASONS, PERMANENT, ExitCode, TerminationReport
-from tuningfork.planning.finetunejob.observed import condition, is_leaving
+from tuningfork.planning.finetunejob.observed import condition, is_leaving, parse_time
 from tuningfork.planning.plan import Manifest
 from tuningfork.planning.pods import S3_KEYS
 
@@ -31,6 +32,9 @@ START_ERRORS = frozenset(
     }
 )
 """Waiting reasons of the kubelet that a person has to do something about."""
+
+LOST_POD_SECONDS = 60
+"""After the end of its grace period a pod that is still there belongs to a node that does not answer."""
 
 PERMANENT_REASONS = frozenset(EXIT_REASONS[code] for code in PERMANENT)
 
@@ -71,6 +75,28 @@ def pod_of(job: Manifest, pods: tuple[Manifest, ...]) -> Manifest | None:
         if any(ref["uid"] == job["metadata"]["uid"] for ref in pod["metadata"].get("ownerReferences", ()))
     ]
     return max(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+
+
+def has_ended(pod: Manifest) -> bool:
+    """Whether its containers are over."""
+    return pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
+
+
+def lost_in(pod: Manifest | None, now: datetime) -> float | None:
+    """Seconds until a pod that is being deleted counts as lost, 0 or less once it does; None for any other pod.
+
+    Nobody but the kubelet says that a pod is over. Where its node is gone the pod says Running for ever, and its Job stays active.
+    """
+    if pod is None or has_ended(pod) or not is_leaving(pod):
+        return None
+    until = parse_time(pod["metadata"]["deletionTimestamp"])  # the end of its grace period
+    return LOST_POD_SECONDS - (now - until).total_seconds()
+
+
+def is_lost(pod: Manifest | None, now: datetime) -> bool:
+    """Whether the pod's node does not answer."""
+    left = lost_in(pod, now)
+    return left is not None and left <= 0
 
 
 def look_at(pod: Manifest | None, secret_name: str) -> Look:

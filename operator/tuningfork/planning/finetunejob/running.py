@@ -11,7 +11,7 @@ from tuningfork.api.jobfile import ProgressReport
 from tuningfork.planning.finetunejob.attempt import Attempt, read_attempt
 from tuningfork.planning.finetunejob.draft import Draft
 from tuningfork.planning.finetunejob.observed import PREPARE, parse_time, timestamp
-from tuningfork.planning.finetunejob.pod import Look, PodState, look_at, pod_of
+from tuningfork.planning.finetunejob.pod import Look, PodState, look_at, lost_in, pod_of
 from tuningfork.planning.finetunejob.world import World
 from tuningfork.planning.plan import Manifest, Plan
 from tuningfork.planning.storage import StoredRun
@@ -23,12 +23,14 @@ PROGRESS_SECONDS = 5
 def plan_running(world: World, active: Manifest) -> Plan:
     """Shows what the Job's pod does and keeps its ConfigMap equal."""
     attempt = read_attempt(active, world.output)
-    seen = look_at(pod_of(active, world.observed.pods), world.observed.settings.s3.secret_name)
-    requeue_after = None
+    pod = pod_of(active, world.observed.pods)
+    seen = look_at(pod, world.observed.settings.s3.secret_name)
+    requeue_after = lost_in(pod, world.now)  # nothing else would wake us when its node is gone
     if attempt.stage == PREPARE:
         _show_prepare(world.draft, seen)
     else:
-        requeue_after = _show_train(world, attempt, seen)
+        held_back = _show_train(world, attempt, seen)
+        requeue_after = min((s for s in (requeue_after, held_back) if s is not None), default=None)
     why = f"{attempt.stage} attempt {attempt.number} is on its way"
     return world.plan(why, apply=world.differing_config_map(attempt), requeue_after=requeue_after)
 

@@ -18,12 +18,9 @@ from tuningfork.planning.finetunejob.observed import (
     Observed,
     is_finished,
     is_leaving,
-    parse_time,
 )
+from tuningfork.planning.finetunejob.pod import has_ended, is_lost, pod_of
 from tuningfork.planning.plan import Event, Manifest, ObjectRef, Plan
-
-LOST_POD_SECONDS = 60
-"""After the end of its grace period a pod that is still there belongs to a node that does not answer."""
 
 
 @dataclass
@@ -37,6 +34,8 @@ class World:
     output: str
     jobs: tuple[Manifest, ...]
     """Of the present spec."""
+    active: Manifest | None
+    """The Job that is on its way; there is never more than one."""
     runs: list[Run]
     draft: Draft
     deletes: list[ObjectRef] = field(default_factory=list)
@@ -61,19 +60,9 @@ class World:
             why=why,
         )
 
-    def active_job(self) -> Manifest | None:
-        """The Job that is on its way; there is never more than one."""
-        return next((j for j in self.jobs if not is_finished(j) and not is_leaving(j)), None)
-
     def stopping_pod(self) -> Manifest | None:
         """A pod that still writes. One whose node does not answer is not waited for: its writes go under another number."""
-        for pod in self.observed.pods:
-            if pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
-                continue
-            until = pod["metadata"].get("deletionTimestamp")
-            if until is None or (self.now - parse_time(until)).total_seconds() < LOST_POD_SECONDS:
-                return pod
-        return None
+        return next((p for p in self.observed.pods if not has_ended(p) and not is_lost(p, self.now)), None)
 
     def differing_config_map(self, attempt: Attempt) -> tuple[Manifest, ...]:
         """The attempt's ConfigMap when it is missing or differs."""
@@ -92,6 +81,8 @@ def look(observed: Observed, now: datetime) -> World:
     if old.spec_hash not in (None, hash_):
         old = FineTuneJobStatus(phase=old.phase)
     own = tuple(j for j in observed.jobs if _hash(j) == hash_)
+    on_their_way = [j for j in own if not is_finished(j) and not is_leaving(j)]
+    lost = [j for j in on_their_way if is_lost(pod_of(j, observed.pods), now)]
     remembered = old.runs
     if old.phase == Phase.FAILED and old.observed_generation != job.metadata.generation:
         remembered = history.forgiven(remembered)
@@ -103,9 +94,13 @@ def look(observed: Observed, now: datetime) -> World:
         hash=hash_,
         output=output_prefix(job.spec.output.uri, job.metadata.namespace, job.metadata.name, hash_),
         jobs=own,
+        active=next((j for j in on_their_way if j not in lost), None),
         runs=history.with_resume(runs, observed.progress),
         draft=Draft(old, job.metadata.generation, now),
-        deletes=[ref(child) for child in (*observed.jobs, *observed.config_maps) if _is_leftover(child, hash_)],
+        deletes=[
+            *(ref(child) for child in (*observed.jobs, *observed.config_maps) if _is_leftover(child, hash_)),
+            *(ref(job) for job in lost),
+        ],
     )
     attempts = max([old.attempts, *(run.attempt for run in runs if run.stage == TRAIN)])
     world.draft.update(spec_hash=hash_, output=world.output, attempts=attempts)

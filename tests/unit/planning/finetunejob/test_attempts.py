@@ -192,6 +192,49 @@ def test_a_pod_on_a_node_that_does_not_answer_is_not_waited_for() -> None:
     assert names == ["a-e88a5-train-2", "a-e88a5-train-2"]
 
 
+def on_a_lost_node() -> JobWorld:
+    """The taint manager deletes the pod with a grace of two minutes, and no kubelet is there to end it."""
+    world = training().pod("Running").reports("train", 5).step()
+    world.pods[-1]["metadata"]["deletionTimestamp"] = at(120)
+    return world
+
+
+def test_a_pod_that_is_being_deleted_may_still_end_by_itself() -> None:
+    plan = on_a_lost_node().at(170).plan()
+    assert (plan.delete, plan.requeue_after) == ((), 10)
+    assert plan.status is not None
+    assert plan.status["phase"] == "Training"
+
+
+def test_the_job_of_a_pod_whose_node_does_not_answer_is_deleted_and_the_next_attempt_is_not_counted() -> None:
+    world = on_a_lost_node()
+    name = "a-e88a5-train-1"
+    plan = world.at(180).plan()
+    assert plan.delete == (ObjectRef("batch/v1", "Job", "ml", name, f"uid-{name}"),)
+    assert plan.create == ()
+    assert [event.message for event in plan.events if event.type == "Warning"] == [
+        "Train attempt 1: The pod's node does not answer"
+    ]
+    world.carry_out(plan)
+    assert (world.status["phase"], world.status["runs"][-1]["counted"]) == ("Queued", False)
+    assert world.status["message"] == (
+        f"The pod's node does not answer. Next attempt at {at(190)}; not counted as a retry"
+    )
+    names = [child["metadata"]["name"] for child in world.at(190).plan().create]
+    assert names == ["a-e88a5-train-2", "a-e88a5-train-2"]
+
+
+def test_a_lost_attempt_that_the_watch_still_shows_is_not_taken_for_the_next_one() -> None:
+    world = on_a_lost_node().at(180)
+    lost = world.job()
+    world.step().at(190).step().pod("Running")
+    world.children = {("Job", lost["metadata"]["name"]): lost, **world.children}
+    plan = world.plan()
+    assert plan.create == ()
+    assert plan.status is not None
+    assert plan.status["phase"] == "Training"
+
+
 def test_progress_is_written_at_most_every_five_seconds_but_a_new_stage_at_once() -> None:
     world = training().pod("Running").reports("train", 3, after=0).step()
     soon = world.at(2).reports("train", 4, after=2).plan()

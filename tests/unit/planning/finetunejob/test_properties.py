@@ -39,6 +39,9 @@ HAPPENINGS: dict[str, Happening] = {
     "the data is wrong": _with_job(lambda w: w.finished(22, says="no rows", reason="DataUnusable")),
     "the pod finishes": _with_job(lambda w: w.finished(0)),
     "the Job vanishes": _with_job(lambda w: w.job_deleted().pod_gone()),
+    "the pod is being deleted": _with_job(
+        lambda w: [p["metadata"].update(deletionTimestamp=w.clock()) for p in w.pods]
+    ),
     "the pods are gone": lambda w: w.pod_gone(),
     "data is prepared": lambda w: w.prepared(),
     "a result lies there": lambda w: w.with_result(),
