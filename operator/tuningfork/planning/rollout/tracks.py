@@ -17,7 +17,7 @@ from tuningfork.api.rollout import (
     VersionRef,
 )
 from tuningfork.delivery.analysis import decide
-from tuningfork.planning.rollout.analysis import is_watched
+from tuningfork.planning.rollout.analysis import forget, is_watched
 from tuningfork.planning.rollout.draft import Draft, Obstacle
 from tuningfork.planning.rollout.observed import RolloutObserved
 from tuningfork.planning.rollout.versions import is_same, resolve
@@ -65,6 +65,8 @@ def _place(observed: RolloutObserved, draft: Draft, name: TrackName, pin: PinTra
         return _failed(draft, name, pin, ref)
     if is_same(ref, draft.candidate) or is_same(ref, draft.stable):
         return _track(name, pin, TrackState.MERGED, f"{ref.version} has its share as candidate or stable")
+    if since is None:
+        forget(draft, ref.version)  # it begins anew: what failed it before must not fail it again
     if since and old and old.weight:
         outcome = decide(observed.rollout.spec.analysis, draft.metrics_of(ref.version), draft.now)
         if outcome.action is Action.FAIL:

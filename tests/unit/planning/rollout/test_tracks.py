@@ -1,6 +1,9 @@
 """Pins: they take their share, make room for the candidate, fail on their own and are never promoted."""
 
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from support.rollout_world import Traffic, World, adapter_of, make_version, serving
 from tuningfork.api.rollout import TrackStatus
@@ -77,6 +80,26 @@ def test_a_pin_is_aborted_and_retried_by_command() -> None:
     world = pinned(STAGING).command("abort", "support-v2").run(3)
     assert (world.shares, track(world, "staging").state) == ({"support-v1": 100}, "Failed")
     world.command("retry", "support-v2").run_until(lambda w: w.seen.phase == "Healthy")
+    assert world.shares == {"support-v1": 90, "support-v2": 10}
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(lambda world: world.command("retry", "support-v2"), id="retry"),
+        pytest.param(
+            lambda world: world.edit(lambda spec: spec["analysis"].update(alpha=0.01)), id="a changed analysis"
+        ),
+    ],
+)
+def test_a_pin_that_failed_its_analysis_is_tried_again_without_its_old_measurements(
+    again: Callable[[World], World],
+) -> None:
+    world = serving(rps=20)
+    world.traffic["support-v2"] = Traffic(failing=0.9)
+    world.edit(lambda spec: spec["tracks"].update(STAGING)).run_until(lambda w: w.seen.phase == "Degraded")
+    world.traffic["support-v2"] = Traffic()
+    again(world.run(60)).run_until(lambda w: w.seen.phase == "Healthy").run(60)
     assert world.shares == {"support-v1": 90, "support-v2": 10}
 
 
