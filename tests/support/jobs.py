@@ -131,11 +131,14 @@ class JobWorld:
         self.stored = StoredRun(make_prepared(), make_result(accepted=accepted, attempt=attempt), problem)
         return self
 
-    def reports(self, stage: str, step: int = 0, *, attempt: int = 1, after: float = 0, **more: Any) -> "JobWorld":
+    def reports(
+        self, stage: str, step: int = 0, *, attempt: int = 1, after: float | None = None, **more: Any
+    ) -> "JobWorld":
+        """The pod's newest post, which came now or that many seconds after `NOW`."""
         report = ProgressReport(
             namespace="ml", job=self.name, attempt=attempt, stage=stage, step=step, total_steps=15, **more
         )
-        self.progress = (report, NOW + timedelta(seconds=after))
+        self.progress = (report, self.now if after is None else NOW + timedelta(seconds=after))
         return self
 
     def version_exists(self, name: str, *, job_uid: str = "another", digest: str = "sha256:" + "e" * 64) -> "JobWorld":

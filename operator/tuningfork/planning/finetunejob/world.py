@@ -1,6 +1,6 @@
 """The parsed parent with what already belongs to it, the same for every decision of a plan."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from tuningfork.planning.finetunejob.observed import (
     Observed,
     is_finished,
     is_leaving,
+    parse_time,
 )
 from tuningfork.planning.finetunejob.pod import has_ended, is_lost, pod_of
 from tuningfork.planning.plan import Event, Manifest, ObjectRef, Plan
@@ -83,6 +84,8 @@ def look(observed: Observed, now: datetime) -> World:
     own = tuple(j for j in observed.jobs if _hash(j) == hash_)
     on_their_way = [j for j in own if not is_finished(j) and not is_leaving(j)]
     lost = [j for j in on_their_way if is_lost(pod_of(j, observed.pods), now)]
+    active = next((j for j in on_their_way if j not in lost), None)
+    observed = _without_stale_progress(observed, active)
     remembered = old.runs
     if old.phase == Phase.FAILED and old.observed_generation != job.metadata.generation:
         remembered = history.forgiven(remembered)
@@ -94,7 +97,7 @@ def look(observed: Observed, now: datetime) -> World:
         hash=hash_,
         output=output_prefix(job.spec.output.uri, job.metadata.namespace, job.metadata.name, hash_),
         jobs=own,
-        active=next((j for j in on_their_way if j not in lost), None),
+        active=active,
         runs=history.with_resume(runs, observed.progress),
         draft=Draft(old, job.metadata.generation, now),
         deletes=[
@@ -124,6 +127,14 @@ def ref(child: Manifest) -> ObjectRef:
 
 def _hash(child: Manifest) -> str:
     return str(child["metadata"].get("labels", {}).get(LABEL_SPEC_HASH, ""))
+
+
+def _without_stale_progress(observed: Observed, active: Manifest | None) -> Observed:
+    """Attempts of both stages and of each spec count from 1, so a report's number alone does not say that it is the active Job's."""
+    at, created = observed.progress_at, active and active["metadata"].get("creationTimestamp")
+    if at and created and at < parse_time(created):
+        return replace(observed, progress=None, progress_at=None)
+    return observed
 
 
 def _is_leftover(child: Manifest, hash_: str) -> bool:

@@ -254,6 +254,36 @@ def test_progress_is_written_at_most_every_five_seconds_but_a_new_stage_at_once(
     }
 
 
+def after_another_spec() -> JobWorld:
+    """The first attempt of another spec trained before."""
+    world = training().pod("Running").reports("train", 9, resumed_from_step=5).step()
+    world.at(60).pod_gone().spec(training__seed=7).step()
+    return world.at(61).pod("Running")
+
+
+def after_prepare() -> JobWorld:
+    """The first attempt to prepare reported before."""
+    world = preparing().pod("Running").reports("fetch", 9, resumed_from_step=5).step()
+    return world.at(60).finished(0).prepared().step().at(61).pod("Running")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(after_another_spec, id="of another spec"),
+        pytest.param(after_prepare, id="of the prepare pod"),
+    ],
+)
+def test_a_report_from_before_the_job_was_made_is_not_its_own(build: Callable[[], JobWorld]) -> None:
+    world = build().step()
+    assert world.status["message"] == "The pod runs and fetches the model and the data"
+    assert world.status.get("progress", {}).get("step", 0) == 0
+    assert "resumedFromStep" not in world.status["runs"][-1]
+    world.reports("train", 2, resumed_from_step=0).step()
+    assert world.status["message"] == "Step 2 of 15"
+    assert world.status["runs"][-1]["resumedFromStep"] == 0
+
+
 def test_the_certificate_in_a_running_pod_follows_the_intake() -> None:
     world = training().pod("Running").step()
     name = world.job()["metadata"]["name"]
