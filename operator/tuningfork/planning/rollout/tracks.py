@@ -74,7 +74,8 @@ def _place(observed: RolloutObserved, draft: Draft, name: TrackName, pin: PinTra
             return _failed(draft, name, pin, ref)
     if occupant := _occupant(observed, draft, name):
         return _track(name, pin, TrackState.DISPLACED, f"{occupant} walks on this track", since)
-    if missing := _missing(observed, draft, ref, since):
+    serves = old is not None and old.state is TrackState.SERVING
+    if missing := _missing(observed, draft, ref, since, serves=serves):
         draft.blocked(*missing)
         routed = _is_routed(observed, name, ref) and observed.table is not None
         if since is None and routed and observed.acknowledged(observed.table.generation if observed.table else 0):
@@ -117,8 +118,10 @@ def _show_candidate(observed: RolloutObserved, draft: Draft, name: TrackName) ->
         )
 
 
-def _missing(observed: RolloutObserved, draft: Draft, ref: VersionRef, since: str | None) -> Obstacle | None:
-    """Why a pin has no share yet."""
+def _missing(
+    observed: RolloutObserved, draft: Draft, ref: VersionRef, since: str | None, *, serves: bool
+) -> Obstacle | None:
+    """Why a pin has no share yet; one that serves keeps its share while Prometheus is silent."""
     if draft.stable is None:
         return Obstacle(RolloutReason.NotServing, f"{ref.version} waits for the first stable version")
     if not observed.loaded_everywhere(ref.adapter):
@@ -127,7 +130,10 @@ def _missing(observed: RolloutObserved, draft: Draft, ref: VersionRef, since: st
         left = PRIMING_SECONDS - (draft.now - parse_time(since)).total_seconds()
         draft.soon.append(left)
         if left <= 0 and is_watched(observed, draft, ref.version):
-            return None
+            outcome = decide(observed.rollout.spec.analysis, draft.metrics_of(ref.version), draft.now)
+            if serves or outcome.action is Action.PASS:
+                return None
+            return Obstacle(outcome.reason, f"{ref.version} gets no weight while nobody sees it: {outcome.message}")
     return Obstacle(RolloutReason.Starting, f"{ref.version} is ready; its series are primed at weight 0")
 
 

@@ -28,6 +28,20 @@ def test_a_dead_prometheus_gives_no_first_weight() -> None:
     assert world.shares == {"support-v2": 100}
 
 
+def test_a_dead_prometheus_gives_a_pin_no_weight_and_takes_none_from_one_that_serves() -> None:
+    pins = {"staging": {"version": "support-v2", "weight": 10}, "canary": {"version": "support-v3", "weight": 5}}
+    world = serving().edit(lambda spec: spec["tracks"].update(staging=pins["staging"]))
+    world.run_until(lambda w: w.seen.phase == "Healthy")
+    world.prometheus_answers = False
+    world.edit(lambda spec: spec["tracks"].update(pins)).run(120)
+    assert world.shares == {"support-v1": 90, "support-v2": 10}
+    assert world.condition("Ready") == ("False", "ProviderError")
+    assert world.seen.message.startswith("support-v3 gets no weight while nobody sees it: ")
+    world.prometheus_answers = True
+    world.run_until(lambda w: w.seen.phase == "Healthy")
+    assert world.shares == {"support-v1": 85, "support-v2": 10, "support-v3": 5}
+
+
 def test_a_prometheus_that_dies_holds_the_step_and_fails_it_after_the_deadline() -> None:
     world = walking(onProviderError={"action": "Hold", "deadline": "3m", "then": "Fail"})
     world.prometheus_answers = False
