@@ -86,8 +86,13 @@ def stage_of(name: str, rollouts: Iterable[Manifest]) -> Stage:
         stages += [
             _STAGES[track["name"]]
             for track in status.get("tracks", ())
-            if track["version"] == name and track["slice"] != "stable" and track["weight"] > 0
+            if track["version"] == name and track["slice"] == "pin" and track["weight"] > 0
         ]
+        # Not by the tracks: a candidate has no entry there on production's, nor where it displaces a pin.
+        candidate = status.get("candidate") or {}
+        if candidate.get("version") == name and candidate.get("weight"):
+            index, steps = candidate.get("step", 0), rollout["spec"].get("strategy", {}).get("steps", [])
+            stages += [_STAGES[step["track"]] for step in steps[index : index + 1]]
     return max(stages, key=_PUBLICITY.index)
 
 

@@ -29,7 +29,8 @@ def make_parent(status: Manifest | None = None) -> Manifest:
 
 
 def make_rollout(name: str = "support", **status: Any) -> Manifest:
-    return {"metadata": {"name": name}, "spec": {"tracks": {}}, "status": status}
+    steps = [{"track": track} for track in ("canary", "staging", "production")]
+    return {"metadata": {"name": name}, "spec": {"tracks": {}, "strategy": {"steps": steps}}, "status": status}
 
 
 def plan(seen: Verification | StorageError | None, status: Manifest | None = None, *rollouts: Manifest) -> Plan:
@@ -129,8 +130,12 @@ def test_the_engines_name_holds_the_digest() -> None:
 STABLE = {"stable": {"version": "support-v1"}}
 
 
-def track(name: str, slice_: str, weight: int = 10) -> Manifest:
-    return {"tracks": [{"name": name, "version": "support-v1", "slice": slice_, "weight": weight}]}
+def candidate(step: int, weight: int = 10) -> Manifest:
+    return {"candidate": {"version": "support-v1", "step": step, "weight": weight}}
+
+
+def pin(name: str, weight: int = 10) -> Manifest:
+    return {"tracks": [{"name": name, "version": "support-v1", "slice": "pin", "weight": weight}]}
 
 
 @pytest.mark.parametrize(
@@ -138,11 +143,14 @@ def track(name: str, slice_: str, weight: int = 10) -> Manifest:
     [
         pytest.param([], Stage.NONE, id="nobody"),
         pytest.param([STABLE], Stage.PRODUCTION, id="stable"),
-        pytest.param([track("canary", "pin")], Stage.CANARY, id="a pin on canary"),
-        pytest.param([track("staging", "candidate")], Stage.STAGING, id="a candidate on staging"),
-        pytest.param([track("production", "candidate")], Stage.STAGING, id="a candidate on production's track"),
-        pytest.param([track("canary", "candidate", 0)], Stage.NONE, id="a candidate without weight"),
-        pytest.param([track("canary", "pin"), STABLE], Stage.PRODUCTION, id="the most public of two rollouts"),
+        pytest.param([pin("canary")], Stage.CANARY, id="a pin on canary"),
+        pytest.param([pin("canary", 0)], Stage.NONE, id="a pin without weight"),
+        pytest.param([candidate(0)], Stage.CANARY, id="a candidate on canary"),
+        pytest.param([candidate(1)], Stage.STAGING, id="a candidate on staging"),
+        pytest.param([candidate(2)], Stage.STAGING, id="a candidate on production's track"),
+        pytest.param([candidate(3)], Stage.NONE, id="a candidate on a step that was just taken out"),
+        pytest.param([candidate(2, 0)], Stage.NONE, id="a candidate without weight"),
+        pytest.param([pin("canary"), STABLE], Stage.PRODUCTION, id="the most public of two rollouts"),
     ],
 )
 def test_the_stage_is_the_most_public_place_with_traffic(statuses: list[Manifest], stage: Stage) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from support.rollout_world import Traffic, World, adapter_of, make_version, serving
+from tuningfork.api.modelversion import Stage
 from tuningfork.api.rollout import TrackStatus
+from tuningfork.planning.modelversion import stage_of
 
 STAGING = {"staging": {"version": "support-v2", "weight": 10}}
 BOTH = STAGING | {"canary": {"version": "support-v3", "weight": 5}}
@@ -120,6 +122,15 @@ def test_a_candidate_displaces_the_pins_on_whose_tracks_it_walks() -> None:
     assert {v1: 45, v2: 10, v3: 5, v4: 40} in splits, "step 3 on production, both pins are back"
     assert splits[-1] == {v4: 85, v2: 10, v3: 5}
     assert {(step, name) for step, name in displaced if step} == {("1/3", "canary"), ("2/3", "staging")}
+
+
+def test_a_candidate_has_its_stage_on_every_track_it_walks() -> None:
+    world, stages = pinned(BOTH).ask_for("support-v4"), [Stage.NONE]
+    while stages[-1] is not Stage.PRODUCTION:
+        world.tick()
+        stage = stage_of("support-v4", [world.observe().raw])
+        stages += [stage] if stage is not stages[-1] else []
+    assert stages == [Stage.NONE, Stage.CANARY, Stage.STAGING, Stage.PRODUCTION]
 
 
 def test_a_pin_that_names_the_candidate_merges_with_it() -> None:
