@@ -210,8 +210,8 @@ class Checkpoints(ApiModel):
 class Register(ApiModel):
     """Under which model a successful run is registered."""
 
-    model: DnsLabel
-    """The ModelVersion is called <model>-v<n>."""
+    model: Annotated[DnsLabel, Field(max_length=40)]
+    """The ModelVersion is called <model>-v<n>, which must not exceed 50 characters."""
 
 
 class Output(ApiModel):

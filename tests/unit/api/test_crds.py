@@ -108,6 +108,12 @@ def test_integers_are_64_bits() -> None:
     assert offenders(integers, lambda node: node.get("format") != "int64") == []
 
 
+def test_the_longest_name_to_register_leaves_room_for_the_versions_number() -> None:
+    spec = part("spec")
+    longest = "m" * spec["FineTuneJob.spec.output.register.model"]["maxLength"]
+    assert len(f"{longest}-v9999999") <= spec["Rollout.spec.tracks.production.version"]["maxLength"]
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.plural)
 def test_the_messages_of_the_rules_differ(kind: Kind) -> None:
     rules = [rule for _, node in nodes(root(kind), "") for rule in node.get("x-kubernetes-validations", ())]
