@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from tuningfork.api import API_VERSION, FineTuneJob, Settings
 from tuningfork.api._meta import LABEL_JOB
 from tuningfork.api.artifacts import output_prefix, spec_hash
+from tuningfork.api.finetunejob import Outcome
 from tuningfork.control.controller import Key, Outside, Resource, Store, Watched
 from tuningfork.control.intake import ProgressBoard
 from tuningfork.planning.finetunejob import Observed, is_settled, plan_finetunejob
 from tuningfork.planning.finetunejob.observed import is_finished, owned_by
+from tuningfork.planning.finetunejob.world import read_status
 from tuningfork.planning.plan import Manifest, Plan
 from tuningfork.planning.storage import StorageError, StorageUnavailableError, StoredRun
 from tuningfork.providers.artifacts import Objects, read_run
@@ -90,16 +92,15 @@ class FineTuneJobController:
         return tuple(child for child in found if owned_by(child, parent))
 
     def _read_output(self, parent: Manifest, jobs: tuple[Manifest, ...]) -> StoredRun | StorageError | None:
-        """Read once for each set of finished Jobs: nothing else of ours changes what lies there."""
+        """Read once for each set of attempts that are over: nothing else of ours changes what lies there."""
         try:
             job = FineTuneJob.model_validate({**parent, "status": None})
         except ValidationError:
             return None
         meta = job.metadata
         output = output_prefix(job.spec.output.uri, meta.namespace, meta.name, spec_hash(job.spec))
-        finished = frozenset(child["metadata"]["uid"] for child in jobs if is_finished(child))
         reading = self._outside.latest(
-            ("output", meta.uid, output, meta.generation, finished),
+            ("output", meta.uid, output, meta.generation, _over(parent, jobs)),
             Key(self.resource.kind, meta.namespace, meta.name),
             lambda: read_run(self._objects, output),
             max_age=math.inf,
@@ -108,6 +109,13 @@ class FineTuneJobController:
         if reading is None:
             return None
         return _answer(reading.value, reading.error)
+
+
+def _over(parent: Manifest, jobs: tuple[Manifest, ...]) -> frozenset[str]:
+    """Finished Jobs, and ended attempts that have none any more: a Job may be deleted, and what it left must not be forgotten."""
+    finished = {job["metadata"]["name"]: job["metadata"]["uid"] for job in jobs if is_finished(job)}
+    ended = {run.job_name for run in read_status(parent).runs if run.outcome != Outcome.RUNNING}
+    return frozenset(finished.values()) | (ended - finished.keys())
 
 
 def _answer(value: StoredRun | None, error: Exception | None) -> StoredRun | StorageError | None:
