@@ -149,8 +149,11 @@ def _kept_template(observed: RolloutObserved, hash_: str) -> Manifest | None:
     annotations = deployment["metadata"].get("annotations", {}) if deployment else {}
     if annotations.get(TEMPLATE_HASH_ANNOTATION) != hash_ or TEMPLATE_ANNOTATION not in annotations:
         return None
-    template: Manifest = json.loads(annotations[TEMPLATE_ANNOTATION])
-    return template
+    try:
+        template = json.loads(annotations[TEMPLATE_ANNOTATION])
+    except ValueError:
+        return None
+    return template if isinstance(template, dict) else None
 
 
 def _deployment(

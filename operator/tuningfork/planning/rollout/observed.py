@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from tuningfork.api import ModelVersion, Rollout, RolloutStatus, Settings
 from tuningfork.api.routes import (
@@ -16,6 +19,8 @@ from tuningfork.api.routes import (
 )
 from tuningfork.delivery.queries import Measurement
 from tuningfork.planning.plan import Manifest
+
+T = TypeVar("T", RouteTable, AdapterTable)
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,12 @@ class RolloutObserved:
     @cached_property
     def table(self) -> RouteTable | None:
         """The routes in the ConfigMap."""
-        text = self._config_data().get(ROUTES_KEY)
-        return RouteTable.model_validate_json(text) if text else None
+        return _read(RouteTable, self._config_data().get(ROUTES_KEY))
 
     @cached_property
     def adapters(self) -> AdapterTable | None:
         """The adapters in the ConfigMap."""
-        text = self._config_data().get(ADAPTERS_KEY)
-        return AdapterTable.model_validate_json(text) if text else None
+        return _read(AdapterTable, self._config_data().get(ADAPTERS_KEY))
 
     def loaded_everywhere(self, adapter: str) -> bool:
         """Whether every engine pod that serves or starts answers for the adapter, and as many as the spec asks for."""
@@ -119,3 +122,11 @@ class RolloutObserved:
     def _config_data(self) -> Mapping[str, str]:
         child = self.children.get(("ConfigMap", serving_config_map(self.name)))
         return (child or {}).get("data") or {}
+
+
+def _read(model: type[T], text: str | None) -> T | None:
+    """A table that nobody can read (somebody edited it, a newer operator wrote it) is written anew."""
+    try:
+        return model.model_validate_json(text) if text else None
+    except ValidationError:
+        return None

@@ -92,6 +92,15 @@ def test_no_version_and_no_upgrade_of_the_operator_restarts_an_engine(monkeypatc
     assert engine(world)["spec"]["containers"][0]["image"] == "serving:2", "without the annotation it is rendered anew"
 
 
+@pytest.mark.parametrize("kept", ["{", "[1]"])
+def test_a_kept_template_that_nobody_can_read_is_rendered_anew(kept: str) -> None:
+    world = serving()
+    before = engine(world)
+    world.children["Deployment", "support-engine"]["metadata"]["annotations"][TEMPLATE_ANNOTATION] = kept
+    world.reconcile()
+    assert engine(world) == before
+
+
 def test_a_template_of_another_engine_is_rendered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     world = serving()
     images = SETTINGS.images.model_copy(update={"serving": "serving:2"})

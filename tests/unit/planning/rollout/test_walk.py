@@ -363,6 +363,22 @@ def test_a_version_deleted_while_it_is_stable_goes_on_serving() -> None:
     assert world.condition("Available") == ("True", "Serving")
 
 
+@pytest.mark.parametrize("key", ["routes.json", "adapters.json"])
+@pytest.mark.parametrize("text", ["{", '{"version": 2}'], ids=["no JSON", "of another operator"])
+def test_a_table_that_nobody_can_read_is_written_anew(key: str, text: str) -> None:
+    world = walking()
+    generation = world.seen.route_generation
+    world.children["ConfigMap", "support-serving"]["data"][key] = text
+    world.reconcile()
+    assert world.table
+    assert world.adapters
+    assert world.table.generation >= generation
+    assert (world.table.generation > generation) == (key == "routes.json")
+    assert world.table.generation == world.seen.route_generation
+    world.run_until(lambda w: w.seen.phase == "Healthy")
+    assert world.shares == {"support-v2": 100}
+
+
 def test_the_younger_of_two_rollouts_of_a_model_does_nothing() -> None:
     older = World().observe().rollout
     world = World()
