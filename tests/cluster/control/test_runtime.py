@@ -178,7 +178,7 @@ async def test_refused_writes_are_done_later(status: int, world: World, start: S
     operator = start("one")
     await world.settled("a", "b", within=30)
     assert len(refused) == 4
-    assert operator.metric("tuningfork_queue_retries_total") >= 4
+    assert operator.metric("tuningfork_queue_retries_total") >= 2, "each of the two came back"
 
 
 async def test_cut_connections_are_opened_again(world: World, start: Start, proxy: FaultProxy) -> None:
