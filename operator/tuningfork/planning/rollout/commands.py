@@ -44,8 +44,6 @@ def take_commands(observed: RolloutObserved, draft: Draft) -> list[Command]:
     return taken
 
 
-def ignored(draft: Draft, command: Command) -> None:
+def ignored(draft: Draft, command: Command, why: str = "nothing there to act on") -> None:
     """Tells the author that nothing happened."""
-    draft.warning(
-        "CommandIgnored", f"{command.verb} of {command.version} at step {command.step + 1}: nothing there to act on"
-    )
+    draft.warning("CommandIgnored", f"{command.verb} of {command.version} at step {command.step + 1}: {why}")

@@ -172,7 +172,11 @@ def _hold_step(observed: RolloutObserved, draft: Draft, candidate: CandidateStat
     steps = observed.rollout.spec.strategy.steps
     is_last = candidate.step + 1 >= len(steps)
     ready = observed.loaded_everywhere(candidate.adapter)
-    if "promote-full" in verbs and ready:
+    if not ready:  # what could not act now must not act later on something that its author did not see
+        for verb in sorted(verbs):
+            ignored(draft, Command(verb, candidate.version, candidate.step), observed.load_problem(candidate.adapter))
+        verbs = set()
+    if "promote-full" in verbs:
         return _promote(draft, candidate, "by command")
     if "promote" not in verbs and (problem := _what_is_missing(observed, draft, candidate)):
         return draft.blocked(*problem)

@@ -267,6 +267,18 @@ def test_promote_full_skips_the_rest() -> None:
     assert world.shares == {"support-v2": 100}
 
 
+@pytest.mark.parametrize("verb", ["promote", "promote-full"])
+def test_a_promotion_while_an_engine_restarts_is_told_and_acts_never(verb: str) -> None:
+    world = walking(strategy=make_spec("x")["strategy"] | {"promotion": "Manual"}).run(60)
+    world.engines[0].answers = False
+    world.command(verb, "support-v2").run(5)
+    missing = f"{verb} of support-v2 at step 1: 1 of 2 engine pods answer for it"
+    assert [event for event in world.events if event[0] == "CommandIgnored"] == [("CommandIgnored", missing)]
+    world.engines[0].answers = True
+    world.run(30)
+    assert world.shares == {"support-v1": 80, "support-v2": 20}
+
+
 def test_immediate_promotion_skips_the_steps_but_not_readiness() -> None:
     world = serving(strategy={"promotion": "Immediate", "steps": []})
     world.engines[1].broken = {adapter_of("support-v2")}
