@@ -68,8 +68,7 @@ class Settings(ApiModel):
     pods: PodFragment = PodFragment()
     """Added to every pod that the operator creates."""
     namespaces: list[str] = []
-    """Namespaces whose jobs, versions and rollouts are looked after; empty means all. Several operators can share a cluster
-    when their namespaces differ."""
+    """Namespaces whose jobs, versions and rollouts are looked after; empty means all."""
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Reconciles at the same time."""
     namespace: str = "tuningfork-system"
