@@ -34,7 +34,7 @@ class Topology(StrEnum):
 
 
 class EngineType(StrEnum):
-    """The protocol that the engine speaks; the image is the operator's setting."""
+    """The protocol that the engine speaks. Its image is settings.images.serving, which must bring the command `tuningfork-engine`."""
 
     VLLM = "VLLM"
 
