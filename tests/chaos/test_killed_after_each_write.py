@@ -255,8 +255,10 @@ def _without(value: Any) -> Any:
         return {
             key: _without(sub) for key, sub in value.items() if key not in MOMENTS | MEASURED | {"digest", "adapter"}
         }
-    if isinstance(value, list):
-        return [_without(item) for item in value]
+    if isinstance(
+        value, list
+    ):  # named things have no order: conditions stand in the order in which they were first stated
+        return sorted((_without(item) for item in value), key=lambda v: json.dumps(v, sort_keys=True))
     return value
 
 
