@@ -106,8 +106,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     monkeypatch.setattr(LocalProvider, "state", tmp_path / "no-local-cluster")
     monkeypatch.setattr(cli, "CHECKOUT", machine.checkout)
     yield machine
-    for name in ("kind", "byo"):
-        daemons = Daemons(tmp_path / "state/tuningfork" / name)
+    for state in (p for p in (tmp_path / "state/tuningfork").glob("*") if p.is_dir()):
+        daemons = Daemons(state)
         daemons.stop(daemons.names())
 
 
