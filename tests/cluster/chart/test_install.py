@@ -98,7 +98,6 @@ patch rollouts.tuningfork.dev --subresource=status
 create modelversions.tuningfork.dev
 create jobs.batch
 patch deployments.apps
-delete pods
 create serviceaccounts
 create rolebindings.rbac.authorization.k8s.io
 bind clusterroles.rbac.authorization.k8s.io/tuningfork-serving
@@ -114,6 +113,7 @@ delete modelversions.tuningfork.dev
 get secrets
 list secrets
 create pods
+delete pods
 create pods --subresource=exec
 get pods --subresource=log
 bind clusterroles.rbac.authorization.k8s.io/cluster-admin
