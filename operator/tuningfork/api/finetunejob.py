@@ -291,7 +291,6 @@ class JobReason(Reason):
     Pending = "Nothing was started yet."
     Preparing = "The prepare Job fetches, cleans and counts the data; it takes no accelerator."
     Prepared = "The prepared data lies in the output with a verified manifest."
-    Sizing = "Memory, accelerator and count are being chosen."
     Sized = "An accelerator and a count were chosen; see status.sizing."
     NothingFits = "No accepted accelerator of this cluster can hold the run; the message says what would."
     Queued = "The training Job waits to be scheduled."
