@@ -45,8 +45,8 @@ MOMENTS = {
     "primedAt",
 }
 """Fields that differ between any two runs."""
-MEASURED = {"progress", "sizing", "bytes", "routeGeneration", "why"}
-"""Speed is measured anew in each run (a report's bytes hold it), and an interrupted decision is counted and explained anew."""
+MEASURED = {"progress", "sizing", "bytes"}
+"""Speed is measured anew in each run, and a report's bytes hold it."""
 KILLS = 80
 """More writes than the whole main job has; a plan that writes for ever would end here."""
 
